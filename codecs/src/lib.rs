@@ -1,0 +1,1 @@
+//! Device languages: one file a codec.

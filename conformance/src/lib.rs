@@ -1,0 +1,1 @@
+//! Dialogue cases and tidy tests against the built binary.

@@ -1,0 +1,1 @@
+//! Embedded MQTT router: topic trie, retained messages, sessions, fan-out; synchronous, no task.

@@ -1,0 +1,1 @@
+//! Drivers, sockets, byte layers, clock, metrics: the only crate that does IO.

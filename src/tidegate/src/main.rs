@@ -1,0 +1,2 @@
+//! The Tidegate IoT gateway.
+fn main() {}
