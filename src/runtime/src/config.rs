@@ -1,0 +1,320 @@
+//! The runtime's own part of the configuration: node, log, HTTP, admin socket, drivers, limits and listeners.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use auth::ListenerRules;
+use gateway::config::{Kind, Section};
+
+/// Everything the runtime reads, beside listeners.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    /// `[node]`: who this is and where its data lies.
+    pub node: Node,
+    /// `[log]`.
+    pub log: Log,
+    /// `[http] bind`: metrics and health; none is off.
+    pub http: Option<SocketAddr>,
+    /// `[admin] socket`: none is off.
+    pub admin: Option<PathBuf>,
+    /// `[drivers] count`: stream drivers; zero means one for each core.
+    pub drivers: usize,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// See [`Setup::node`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Name in `$SYS/brokers/{node}/…`.
+    pub name: String,
+    /// Folder for the admin socket and, later, the store.
+    pub data: PathBuf,
+    /// Time between two rounds of `$SYS` messages; zero is off.
+    pub sys_interval: Duration,
+}
+
+/// How log lines look and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people on standard error.
+    Human,
+    /// A JSON object a line on standard error.
+    Json,
+    /// The local syslog socket.
+    Syslog,
+}
+
+/// See [`Setup::log`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,runtime=debug`.
+    pub level: String,
+    /// Form and target.
+    pub format: LogFormat,
+}
+
+/// Bounds that hold for the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections of all stream listeners together.
+    pub max_connections: usize,
+    /// Bytes waiting in one connection's output at which its session's queue is no longer drained.
+    pub outbox: usize,
+    /// A peer that takes no byte for this long while some wait for it is closed.
+    pub write_timeout: Duration,
+    /// Most password checks waiting or running at a time.
+    pub max_logins: usize,
+    /// Longest graceful stop.
+    pub stop_timeout: Duration,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerSetup {
+    /// Its name, unique within its protocol.
+    pub name: String,
+    /// Protocol of the gateway behind it.
+    pub protocol: &'static str,
+    /// Where it listens. `[::]` serves IPv4 too.
+    pub bind: SocketAddr,
+    /// TLS, if any.
+    pub tls: Option<Tls>,
+    /// WebSocket, if any.
+    pub websocket: Option<WebSocket>,
+    /// PROXY protocol header v1 or v2 demanded before anything else.
+    pub proxy_protocol: bool,
+    /// Client ids are unique within it.
+    pub namespace: String,
+    /// Prefix of all topics; `%c` and `%u` are filled in.
+    pub mountpoint: String,
+    /// Most connections (peers, for datagrams) at a time.
+    pub max_connections: usize,
+    /// Most new connections a second; zero is unlimited.
+    pub connect_rate: u32,
+    /// Most messages a second published by one client; zero is unlimited.
+    pub message_rate: u32,
+    /// Most bytes a second sent by one client; zero is unlimited.
+    pub byte_rate: u32,
+    /// Who may come in.
+    pub rules: ListenerRules,
+}
+
+/// A listener's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+    /// PEM file with the authorities whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+    /// With `client_ca`: whether a client must have one.
+    pub require_client_certificate: bool,
+    /// Whether TLS 1.2 is refused.
+    pub only_1_3: bool,
+}
+
+/// A listener's WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Path of the request, such as `/mqtt`.
+    pub path: String,
+    /// `Origin`s of browsers that may come in; empty allows all.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Kinds of listeners a gateway can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// TCP and what is layered over it.
+    Stream,
+    /// UDP.
+    Datagram,
+}
+
+impl Setup {
+    /// Reads `[node]`, `[log]`, `[http]`, `[admin]`, `[drivers]` and `[limits]` from the root section.
+    pub fn read(root: &mut Section<'_>) -> Setup {
+        let node = {
+            let mut s = root.section("node");
+            let name = s
+                .read("name", |k| match k {
+                    Kind::Text(t) if !t.is_empty() && !t.contains(['/', '+', '#', '\0']) => Ok(t.clone()),
+                    _ => Err("must be a name without `/`, `+` and `#`".to_owned()),
+                })
+                .unwrap_or_else(|| "tidegate".to_owned());
+            let data = s.text("data").map_or_else(|| PathBuf::from("./data"), PathBuf::from);
+            let day = Duration::from_secs(86_400);
+            let sys_interval = s.duration("sys_interval", Duration::from_secs(60), Duration::ZERO..=day);
+            s.finish();
+            Node { name, data, sys_interval }
+        };
+        let log = {
+            let mut s = root.section("log");
+            let level = s.text("level").unwrap_or_else(|| "info".to_owned());
+            let words = [("human", LogFormat::Human), ("json", LogFormat::Json), ("syslog", LogFormat::Syslog)];
+            let format = s.choice("format", LogFormat::Human, &words);
+            s.finish();
+            Log { level, format }
+        };
+        let http = {
+            let mut s = root.section("http");
+            let default = Some(SocketAddr::from(([127, 0, 0, 1], 9464)));
+            let bind = s
+                .read("bind", |k| match k {
+                    Kind::Text(t) if t == "off" => Ok(None),
+                    Kind::Text(t) => t.parse().map(Some).map_err(|_| bad_address(t)),
+                    _ => Err(bad_address("?")),
+                })
+                .unwrap_or(default);
+            s.finish();
+            bind
+        };
+        let admin = {
+            let mut s = root.section("admin");
+            let socket = match s.text("socket").as_deref() {
+                Some("off") => None,
+                Some(path) => Some(PathBuf::from(path)),
+                None => Some(node.data.join("admin.sock")),
+            };
+            s.finish();
+            socket
+        };
+        let drivers = {
+            let mut s = root.section("drivers");
+            let count = s.number("count", 0, 0..=1024);
+            s.finish();
+            count
+        };
+        let limits = Limits::read(root.section("limits"));
+        Setup { node, log, http, admin, drivers, limits }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 1_000_000,
+            outbox: 256 << 10,
+            write_timeout: Duration::from_secs(60),
+            max_logins: 1024,
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    fn read(mut s: Section<'_>) -> Limits {
+        let d = Limits::default();
+        let hour = Duration::from_secs(3600);
+        let limits = Limits {
+            max_connections: s.number("max_connections", d.max_connections as u32, 1..=u32::MAX) as usize,
+            outbox: s.size("outbox", d.outbox, 4096..=1 << 30),
+            write_timeout: s.duration("write_timeout", d.write_timeout, Duration::from_secs(1)..=hour),
+            max_logins: s.number("max_logins", d.max_logins as u32, 1..=1_000_000) as usize,
+            stop_timeout: s.duration("stop_timeout", d.stop_timeout, Duration::ZERO..=hour),
+        };
+        s.finish();
+        limits
+    }
+}
+
+fn bad_address(text: &str) -> String {
+    format!("\"{text}\" is not an address such as \"127.0.0.1:9464\" or \"off\"")
+}
+
+impl ListenerSetup {
+    /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
+    pub fn read(protocol: &'static str, carrier: Carrier, name: &str, mut s: Section<'_>) -> Option<ListenerSetup> {
+        let enabled = s.flag("enabled", true);
+        let has_bind = s.has("bind");
+        let bind = s.parsed::<SocketAddr>("bind", "an address such as \"[::]:1883\" or \"127.0.0.1:1883\"");
+        if !has_bind && enabled {
+            let place = s.place().clone();
+            s.mistake(place, "bind", "is missing: where to listen, such as \"[::]:1883\"");
+        }
+        let (tls, websocket, proxy_protocol) = match carrier {
+            Carrier::Stream => (read_tls(&mut s), read_websocket(&mut s), s.flag("proxy_protocol", false)),
+            Carrier::Datagram => (None, None, false),
+        };
+        let namespace = s.text("namespace").unwrap_or_default();
+        let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_default();
+        let max_connections = s.number("max_connections", 1_000_000, 1..=u32::MAX) as usize;
+        let connect_rate = s.number("connect_rate", 0, 0..=u32::MAX);
+        let message_rate = s.number("message_rate", 0, 0..=u32::MAX);
+        let byte_rate = s.number("byte_rate", 0, 0..=u32::MAX);
+        let rules = ListenerRules::read(&mut s);
+        s.finish();
+        if !enabled {
+            return None;
+        }
+        Some(ListenerSetup {
+            name: name.to_owned(),
+            protocol,
+            bind: bind?,
+            tls,
+            websocket,
+            proxy_protocol,
+            namespace,
+            mountpoint,
+            max_connections,
+            connect_rate,
+            message_rate,
+            byte_rate,
+            rules,
+        })
+    }
+}
+
+fn read_mountpoint(kind: &Kind) -> Result<String, String> {
+    match kind {
+        Kind::Text(t) if t.is_empty() => Ok(String::new()),
+        Kind::Text(t) if t.len() <= 1024 && gateway::topic::check_name(t).is_ok() => Ok(t.clone()),
+        _ => Err("must be a topic prefix such as \"tenant1/\", without wildcards, of at most 1024 bytes".to_owned()),
+    }
+}
+
+fn read_tls(s: &mut Section<'_>) -> Option<Tls> {
+    if !s.has("tls") {
+        s.take("tls");
+        return None;
+    }
+    let mut s = s.section("tls");
+    let mut path = |key: &'static str| match s.text(key) {
+        Some(t) => Some(PathBuf::from(t)),
+        None => {
+            let place = s.place().clone();
+            s.mistake(place, key, "is missing: a PEM file");
+            None
+        }
+    };
+    let (certificate, key) = (path("certificate"), path("key"));
+    let client_ca = s.text("client_ca").map(PathBuf::from);
+    let require_client_certificate = s.flag("require_client_certificate", false);
+    if require_client_certificate && client_ca.is_none() {
+        let place = s.place().clone();
+        s.mistake(place, "require_client_certificate", "needs client_ca: the authorities to accept");
+    }
+    let only_1_3 = s.choice("min_version", false, &[("1.2", false), ("1.3", true)]);
+    s.finish();
+    Some(Tls { certificate: certificate?, key: key?, client_ca, require_client_certificate, only_1_3 })
+}
+
+fn read_websocket(s: &mut Section<'_>) -> Option<WebSocket> {
+    if !s.has("websocket") {
+        s.take("websocket");
+        return None;
+    }
+    let mut s = s.section("websocket");
+    let path = s
+        .read("path", |k| match k {
+            Kind::Text(t) if t.starts_with('/') => Ok(t.clone()),
+            _ => Err("must be a path such as \"/mqtt\"".to_owned()),
+        })
+        .unwrap_or_else(|| "/mqtt".to_owned());
+    let allowed_origins = s.texts("allowed_origins").unwrap_or_default();
+    s.finish();
+    Some(WebSocket { path, allowed_origins })
+}
