@@ -77,6 +77,9 @@ pub struct Facts {
     pub path: Option<Box<str>>,
     /// The WebSocket subprotocol agreed on.
     pub subprotocol: Option<Box<str>>,
+    /// Whether `address` may be trusted to be the client's own: no browser page of an origin that is not allowed and no
+    /// HTTP proxy stands between. What is granted to loopback is granted only to direct peers.
+    pub is_direct: bool,
 }
 
 /// An enum whose variants are labels of counters: `ALL` lists them, `label` names them.
