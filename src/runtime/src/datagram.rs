@@ -1,0 +1,390 @@
+//! The datagram driver: one machine and one socket, all peers in a table by address.
+//!
+//! Datagrams are received in batches (`recvmmsg`, and GRO where the kernel offers it) and split off one buffer. What
+//! machines send leaves as one datagram each, from the address that the peer had written to. A full send buffer drops
+//! and counts: every protocol over UDP repeats what it needs.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use gateway::{Close, Drop, Facts, Gateway, Instant, Now, Outbox, Peer, Stop};
+use hashbrown::HashMap;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use router::Signal;
+use slab::Slab;
+use tokio::io::unix::AsyncFd;
+
+use crate::client::{Client, Rate};
+use crate::house::{House, Port};
+use crate::listen::canonical;
+use crate::mailbox::Mail;
+use crate::perform::{Desk, Peers};
+
+/// Bytes of one receive buffer: a coalesced batch of the kernel fits.
+const BUFFER: usize = 64 << 10;
+/// Receive buffers a socket; each may hold many datagrams.
+const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
+/// Batches received before mail and timers have their turn.
+const BATCHES: usize = 16;
+
+struct Entry {
+    address: SocketAddr,
+    /// Which of this machine's addresses the peer writes to.
+    local: Option<IpAddr>,
+    generation: u32,
+    client: Client,
+    is_ready: bool,
+}
+
+/// The peers of one socket.
+struct Table {
+    port: Arc<Port>,
+    entries: Slab<Entry>,
+    by_address: HashMap<SocketAddr, u32>,
+    generation: u32,
+    ready: Vec<u32>,
+    closing: Vec<(Peer, Close)>,
+}
+
+impl Table {
+    fn entry(&mut self, peer: Peer) -> Option<&mut Entry> {
+        self.entries.get_mut(peer.slot as usize).filter(|e| e.generation == peer.generation)
+    }
+
+    fn peek(&self, peer: Peer) -> Option<&Entry> {
+        self.entries.get(peer.slot as usize).filter(|e| e.generation == peer.generation)
+    }
+
+    fn add(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
+        if self.entries.len() >= self.port.setup.max_connections {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let mut client = Client::default();
+        if let Some(rate) = Rate::new(now.instant, self.port.setup.message_rate, self.port.setup.byte_rate) {
+            client.extra().rate = Some(rate);
+        }
+        let entry = Entry { address, local, generation: self.generation, client, is_ready: false };
+        let slot = self.entries.insert(entry) as u32;
+        self.by_address.insert(address, slot);
+        self.port.open.fetch_add(1, Ordering::Relaxed);
+        Some(Peer { slot, generation: self.generation })
+    }
+
+    fn remove(&mut self, peer: Peer) {
+        if self.peek(peer).is_some() {
+            let entry = self.entries.remove(peer.slot as usize);
+            self.by_address.remove(&entry.address);
+            self.port.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Peers for Table {
+    fn client(&mut self, peer: Peer) -> Option<&mut Client> {
+        self.entry(peer).map(|e| &mut e.client)
+    }
+
+    fn facts(&self, peer: Peer) -> Option<Facts> {
+        let entry = self.peek(peer)?;
+        Some(Facts {
+            address: canonical(entry.address),
+            listener: self.port.facts.clone(),
+            transport: self.port.transport(true),
+            certificate: None,
+            path: None,
+            subprotocol: None,
+            is_direct: true,
+        })
+    }
+
+    fn port(&self, peer: Peer) -> Option<&Arc<Port>> {
+        self.peek(peer).map(|_| &self.port)
+    }
+
+    fn close(&mut self, peer: Peer, why: Close) {
+        self.closing.push((peer, why));
+    }
+
+    fn ready(&mut self, peer: Peer) {
+        if let Some(entry) = self.entry(peer)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push(peer.slot);
+        }
+    }
+
+    fn replied(&mut self, _: Peer) {}
+}
+
+/// See the module.
+struct Datagrams {
+    desk: Desk,
+    table: Table,
+    machine: Box<dyn Gateway>,
+    out: Outbox,
+    socket: AsyncFd<UdpSocket>,
+    state: UdpSocketState,
+    chunk: BytesMut,
+    is_stopping: bool,
+}
+
+/// Runs datagram driver `id` for `port` until it is stopped.
+pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocket) -> io::Result<()> {
+    let state = UdpSocketState::new((&socket).into())?;
+    #[expect(deprecated, reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this socket stays open as long as the AsyncFd owns it")]
+    let socket = AsyncFd::new(socket)?;
+    let machine = port.factory.build();
+    let table = Table {
+        port,
+        entries: Slab::new(),
+        by_address: HashMap::new(),
+        generation: 0,
+        ready: Vec::new(),
+        closing: Vec::new(),
+    };
+    let out = Outbox { is_framed: true, ..Outbox::default() };
+    let desk = Desk::new(house.clone(), id);
+    let mut driver =
+        Datagrams { desk, table, machine, out, socket, state, chunk: BytesMut::new(), is_stopping: false };
+    let mut memory: Vec<Vec<u8>> = (0..BUFFERS).map(|_| vec![0; BUFFER]).collect();
+    let mut metas = [RecvMeta::default(); BUFFERS];
+    let mut mail = Vec::new();
+    while !driver.is_stopping {
+        let until = driver.next_timeout().map(|at| house.clock.until(at));
+        let sleep = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            guard = driver.socket.readable() => drop(guard?),
+            () = house.boxes[usize::from(id)].wait() => {}
+            () = sleep => {}
+        }
+        driver.receive(&mut memory, &mut metas);
+        let now = house.clock.now();
+        house.boxes[usize::from(id)].take(&mut mail);
+        for piece in mail.drain(..) {
+            driver.mail(now, piece);
+        }
+        driver.turn(now);
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+impl Datagrams {
+    fn next_timeout(&self) -> Option<Instant> {
+        let machine = self.machine.next_timeout().map(|(at, _)| at);
+        [machine, self.desk.house.router.next_timeout()].into_iter().flatten().min()
+    }
+
+    fn receive(&mut self, memory: &mut [Vec<u8>], metas: &mut [RecvMeta]) {
+        for _ in 0..BATCHES {
+            let mut slices: Vec<IoSliceMut<'_>> = memory.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let received = self.socket.try_io(tokio::io::Interest::READABLE, |s| {
+                self.state.recv(s.into(), &mut slices, metas)
+            });
+            let n = match received {
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error of an earlier send; the next call reads on.
+                Err(_) => continue,
+            };
+            let now = self.desk.house.clock.now();
+            for (buffer, meta) in memory.iter().zip(&*metas).take(n) {
+                let stride = meta.stride.max(1);
+                for datagram in buffer[..meta.len.min(buffer.len())].chunks(stride) {
+                    self.datagram(now, meta.addr, meta.dst_ip, datagram);
+                }
+                if meta.len == 0 {
+                    self.datagram(now, meta.addr, meta.dst_ip, &[]);
+                }
+            }
+            self.after(now);
+        }
+    }
+
+    fn datagram(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+        self.desk.tally.bytes_in(bytes.len());
+        let known = self.table.by_address.get(&address).copied();
+        let peer = match known.and_then(|slot| Some((slot, self.table.entries.get_mut(slot as usize)?))) {
+            Some((slot, entry)) => {
+                entry.local = local;
+                Peer { slot, generation: entry.generation }
+            }
+            None => {
+                let Some(peer) = self.table.add(now, address, local) else {
+                    return self.desk.house.metrics.dropped(Drop::PeersFull);
+                };
+                if let Some(facts) = self.table.facts(peer) {
+                    self.machine.opened(now, peer, &facts, &mut self.out);
+                }
+                peer
+            }
+        };
+        let Some(client) = self.table.client(peer) else { return };
+        if client.rest(now.instant).is_some() {
+            return self.desk.house.metrics.dropped(Drop::RateLimited);
+        }
+        client.spend(now.instant, 0, bytes.len());
+        self.out.is_traced = self.desk.is_traced(client);
+        self.chunk.clear();
+        self.chunk.extend_from_slice(bytes);
+        if let Err(why) = self.machine.input(now, peer, &mut self.chunk, &mut self.out) {
+            self.table.close(peer, why);
+        }
+        self.perform(now);
+    }
+
+    fn perform(&mut self, now: Now) {
+        self.desk.perform(now, &mut self.table, &mut *self.machine, &mut self.out);
+    }
+
+    fn mail(&mut self, now: Now, mail: Mail) {
+        match mail {
+            Mail::Signal(peer, signal) => self.signal(now, peer, signal),
+            Mail::Verdict(peer, ticket, result) => {
+                let (table, machine) = (&mut self.table, &mut *self.machine);
+                self.desk.verdict(now, table, machine, &mut self.out, peer, ticket, result);
+            }
+            Mail::Describe(peer, answer) => {
+                let Some(entry) = self.table.peek(peer) else { return };
+                let mut into = Vec::new();
+                Desk::describe(&entry.client, canonical(entry.address), &self.table.port, &mut into);
+                self.machine.describe(peer, &mut into);
+                // Who asked may have gone.
+                let _ = answer.send(into);
+            }
+            Mail::Stop(peer, why) => self.stop(now, peer, why),
+            Mail::ShutDown => {
+                self.is_stopping = true;
+                let peers: Vec<Peer> = self
+                    .table
+                    .entries
+                    .iter()
+                    .map(|(slot, e)| Peer { slot: slot as u32, generation: e.generation })
+                    .collect();
+                for peer in peers {
+                    self.stop(now, peer, Stop::ShuttingDown);
+                }
+            }
+            // Only stream drivers are dealt connections.
+            Mail::Accepted(..) => {}
+        }
+    }
+
+    fn signal(&mut self, now: Now, peer: Peer, signal: Signal) {
+        if self.table.peek(peer).is_none() {
+            return;
+        }
+        match signal {
+            Signal::Ready => self.table.ready(peer),
+            Signal::Stop(why) => self.stop(now, peer, why),
+            Signal::Fast(fast) => {
+                self.desk.fast(now, peer, &fast, &mut *self.machine, &mut self.out);
+                self.perform(now);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Now, peer: Peer, why: Stop) {
+        if self.table.peek(peer).is_some() {
+            self.machine.stop(now, peer, why, &mut self.out);
+            self.table.close(peer, why.close());
+            self.perform(now);
+        }
+    }
+
+    fn turn(&mut self, now: Now) {
+        self.desk.router_timeout(now);
+        if self.machine.next_timeout().is_some_and(|(at, _)| at <= now.instant) {
+            self.out.is_traced = self.desk.house.traces.is_any();
+            self.machine.timeout(now, &mut self.out);
+            self.perform(now);
+        }
+        self.after(now);
+        self.desk.tally.flush(&self.desk.house.metrics);
+    }
+
+    /// Deliveries, sends, farewells and signals, until there are none.
+    fn after(&mut self, now: Now) {
+        loop {
+            self.send();
+            while let Some(slot) = self.table.ready.pop() {
+                self.drain(now, slot);
+            }
+            for (peer, why) in std::mem::take(&mut self.table.closing) {
+                self.end(now, peer, why);
+            }
+            self.post(now);
+            if self.table.ready.is_empty() && self.table.closing.is_empty() && self.out.frames.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Now, slot: u32) {
+        let Some(entry) = self.table.entries.get_mut(slot as usize) else { return };
+        entry.is_ready = false;
+        let peer = Peer { slot, generation: entry.generation };
+        let Some(session) = entry.client.session.clone() else { return };
+        self.out.is_traced = self.desk.is_traced(&entry.client);
+        let more = self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER);
+        self.perform(now);
+        self.send();
+        if more {
+            self.table.ready(peer);
+        }
+    }
+
+    fn end(&mut self, now: Now, peer: Peer, why: Close) {
+        if self.table.peek(peer).is_none() {
+            return;
+        }
+        self.send();
+        self.machine.closed(now, peer, &mut self.out);
+        self.perform(now);
+        self.desk.lost(now, &mut self.table, peer, why);
+        self.desk.house.metrics.closed(why);
+        self.table.remove(peer);
+    }
+
+    fn post(&mut self, now: Now) {
+        while !self.desk.post.signals.is_empty() {
+            for (at, signal) in std::mem::take(&mut self.desk.post.signals) {
+                if at.driver == self.desk.id {
+                    self.signal(now, at.peer, signal);
+                } else if let Some(mailbox) = self.desk.house.boxes.get(usize::from(at.driver)) {
+                    mailbox.push(Mail::Signal(at.peer, signal));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        for (peer, contents) in self.out.messages() {
+            let Some(entry) = self.table.peek(peer) else { continue };
+            let (destination, src_ip) = (entry.address, entry.local);
+            let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+            match self.state.try_send(self.socket.get_ref().into(), &transmit) {
+                Ok(()) => self.desk.tally.bytes_out(contents.len()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.desk.house.metrics.dropped(Drop::SendBufferFull);
+                }
+                Err(error) => {
+                    tracing::trace!(%error, address = %destination, "cannot send");
+                    self.desk.house.metrics.dropped(Drop::SendBufferFull);
+                }
+            }
+        }
+        self.out.wire.clear();
+        self.out.frames.clear();
+    }
+}

@@ -1,0 +1,174 @@
+//! What all drivers share: router, auth, metrics, mailboxes, traces.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use auth::{Auth, ListenerRules};
+use gateway::{Direction, Factory, Listener, Message, Transport};
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use router::{Attachment, Matches, Post, Router};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::{Limits, ListenerSetup};
+use crate::layer::tls::TlsConfig;
+use crate::mailbox::{Mail, Mailbox};
+use crate::metrics::Metrics;
+
+/// One listener at run time.
+pub struct Port {
+    /// What machines are told about it.
+    pub facts: Arc<Listener>,
+    /// Its configuration as it was started.
+    pub setup: ListenerSetup,
+    /// Makes its machines.
+    pub factory: Arc<dyn Factory>,
+    /// Its certificates, replaced on reload.
+    pub tls: Option<Arc<TlsConfig>>,
+    /// Conversations open now.
+    pub open: AtomicUsize,
+}
+
+impl Port {
+    /// What carries its conversations.
+    pub fn transport(&self, is_datagram: bool) -> Transport {
+        match (is_datagram, &self.setup.tls, &self.setup.websocket) {
+            (true, ..) => Transport::Udp,
+            (_, None, None) => Transport::Tcp,
+            (_, Some(_), None) => Transport::Tls,
+            (_, None, Some(_)) => Transport::WebSocket,
+            (_, Some(_), Some(_)) => Transport::SecureWebSocket,
+        }
+    }
+
+    /// Who may come in here.
+    pub fn rules(&self) -> &ListenerRules {
+        &self.setup.rules
+    }
+}
+
+/// See the module.
+pub struct House {
+    /// Node name in `$SYS`.
+    pub node: Box<str>,
+    /// The clock of all drivers.
+    pub clock: Clock,
+    /// Topics, sessions, retained messages.
+    pub router: Router,
+    /// Credentials and grants.
+    pub auth: Auth,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Process-wide bounds.
+    pub limits: RwLock<Limits>,
+    /// One mailbox a driver.
+    pub boxes: Vec<Mailbox>,
+    /// Live traces.
+    pub traces: Traces,
+    /// Stream connections open now.
+    pub connections: AtomicUsize,
+    /// Password checks waiting or running.
+    pub logins: AtomicUsize,
+    /// All listeners are open and no stop was asked for.
+    pub is_ready: AtomicBool,
+    /// Folder of the node's data.
+    pub data: PathBuf,
+    /// All listeners.
+    pub ports: Vec<Arc<Port>>,
+}
+
+impl House {
+    /// Hands signals to the drivers they are for, one lock a driver.
+    pub fn post(&self, post: &mut Post) {
+        for (Attachment { driver, peer }, signal) in post.signals.drain(..) {
+            if let Some(mailbox) = self.boxes.get(usize::from(driver)) {
+                mailbox.push(Mail::Signal(peer, signal));
+            }
+        }
+    }
+
+    /// Publishes a message of the gateway's own and returns how many subscriptions it matched.
+    pub fn publish(&self, message: Message) -> usize {
+        let (mut matches, mut post) = (Matches::default(), Post::default());
+        let matched = self.router.publish(self.clock.now(), None, message, None, &mut matches, &mut post);
+        self.post(&mut post);
+        // The message may be a delayed one.
+        if let Some(mailbox) = self.boxes.first() {
+            mailbox.wake();
+        }
+        matched.unwrap_or(0)
+    }
+
+    /// Takes one of the places for password checks; false if all are taken.
+    pub fn begin_login(&self) -> bool {
+        let most = self.limits.read().max_logins;
+        self.logins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1)).is_ok()
+    }
+
+    /// Gives the place back.
+    pub fn end_login(&self) {
+        self.logins.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Which clients are traced, and for whom. Each trace has a bounded channel; lines beyond it are lost, not waited for.
+#[derive(Default)]
+pub struct Traces {
+    running: AtomicUsize,
+    by_client: RwLock<HashMap<Box<str>, Vec<mpsc::Sender<String>>>>,
+}
+
+/// Lines a trace may lag behind.
+const TRACE_LINES: usize = 4096;
+
+impl Traces {
+    /// Whether any trace runs: one load on the packet path.
+    pub fn is_any(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether this client is traced.
+    pub fn has(&self, client_id: &str) -> bool {
+        self.is_any() && self.by_client.read().contains_key(client_id)
+    }
+
+    /// Begins a trace.
+    pub fn begin(&self, client_id: &str) -> mpsc::Receiver<String> {
+        let (sender, receiver) = mpsc::channel(TRACE_LINES);
+        self.by_client.write().entry_ref(client_id).or_default().push(sender);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        receiver
+    }
+
+    /// Hands a line to who traces the client, and forgets those who have left.
+    pub fn line(&self, wall_ms: u64, client_id: &str, address: SocketAddr, direction: Direction, text: &str) {
+        let gone = {
+            let map = self.by_client.read();
+            let Some(senders) = map.get(client_id) else { return };
+            let arrow = if direction == Direction::In { "<-" } else { "->" };
+            let line = format!("{wall_ms} {client_id} {address} {arrow} {text}");
+            senders.iter().filter(|s| s.try_send(line.clone()).is_err_and(|e| is_closed(&e))).count()
+        };
+        if gone > 0 {
+            self.forget_closed();
+        }
+    }
+
+    /// Forgets traces whose reader has left.
+    pub fn forget_closed(&self) {
+        let mut map = self.by_client.write();
+        map.retain(|_, senders| {
+            let before = senders.len();
+            senders.retain(|s| !s.is_closed());
+            self.running.fetch_sub(before - senders.len(), Ordering::Relaxed);
+            !senders.is_empty()
+        });
+    }
+}
+
+fn is_closed(e: &mpsc::error::TrySendError<String>) -> bool {
+    matches!(e, mpsc::error::TrySendError::Closed(_))
+}

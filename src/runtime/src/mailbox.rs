@@ -1,0 +1,81 @@
+//! What other threads leave for a driver. The first mail into an empty box wakes it; the driver swaps the box out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use auth::Grant;
+use gateway::{Peer, Refusal, Stop, Ticket};
+use parking_lot::Mutex;
+use router::Signal;
+use tokio::sync::{Notify, oneshot};
+
+use crate::house::Port;
+
+/// What an operator's look at one conversation brought: names and values.
+pub type Description = Vec<(&'static str, String)>;
+
+/// One piece of mail.
+pub enum Mail {
+    /// The router has something for a peer.
+    Signal(Peer, Signal),
+    /// A connection was accepted for this driver.
+    Accepted(mio::net::TcpStream, SocketAddr, Arc<Port>),
+    /// A password check ended.
+    Verdict(Peer, Ticket, Result<Grant, Refusal>),
+    /// An operator wants to see a conversation.
+    Describe(Peer, oneshot::Sender<Description>),
+    /// End a conversation.
+    Stop(Peer, Stop),
+    /// Say goodbye to everybody and end.
+    ShutDown,
+}
+
+/// A driver's box. Its length is bounded by what bounds its writers: one `Ready` a session, the accept loop's
+/// connection limit, the bound on password checks.
+#[derive(Default)]
+pub struct Mailbox {
+    mail: Mutex<Vec<Mail>>,
+    wake: Notify,
+}
+
+impl Mailbox {
+    /// Leaves one piece.
+    pub fn push(&self, mail: Mail) {
+        let mut queue = self.mail.lock();
+        let was_empty = queue.is_empty();
+        queue.push(mail);
+        drop(queue);
+        if was_empty {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Leaves several with one lock and at most one wake-up; `mail` keeps its memory.
+    pub fn append(&self, mail: &mut Vec<Mail>) {
+        if mail.is_empty() {
+            return;
+        }
+        let mut queue = self.mail.lock();
+        let was_empty = queue.is_empty();
+        queue.append(mail);
+        drop(queue);
+        if was_empty {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Swaps what is there for the empty `into`.
+    pub fn take(&self, into: &mut Vec<Mail>) {
+        std::mem::swap(into, &mut *self.mail.lock());
+    }
+
+    /// Wakes the driver without mail, to look at deadlines that somebody else has set.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Until mail comes.
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+}
