@@ -26,9 +26,10 @@ RUNS = {
     "pairs-qos0": "50→50, 20 in flight, QoS 0",
     "pairs-qos1": "50→50, 20 in flight, QoS 1",
     "pairs-qos2": "50→50, 20 in flight, QoS 2",
-    "fan-in": "fan-in 200→1, QoS 0",
-    "fan-out": "fan-out 1→500, QoS 0",
-    "share-qos1": "`$share` 50→50, QoS 1",
+    "fan-in": "fan-in 200→1, 20 in flight, QoS 0",
+    "fan-out": "fan-out 1→500, 7 in flight, QoS 0",
+    "fan-out-20": "fan-out 1→500, 20 in flight, QoS 0",
+    "share-qos1": "`$share` 50→50, 20 in flight, QoS 1",
     "one-qos0": "one in flight, 50→50, QoS 0",
     "one-qos1": "one in flight, 50→50, QoS 1",
     "rate-qos0": "20,000 msg/s, QoS 0",
@@ -194,7 +195,7 @@ def make_runs(options):
 
 ROWS = [
     # run, field, what it is, digits
-    *[(r, "cpu_s_per_million", "CPU s per million", 2) for r in USUAL_RUNS[:10]],
+    *[(r, "cpu_s_per_million", "CPU s per million", 2) for r in USUAL_RUNS[:11]],
     ("rate-qos0", "p50_ms", "p50, ms", 3),
     ("rate-qos0", "p99_ms", "p99, ms", 3),
     ("rate-qos1", "p50_ms", "p50, ms", 3),
@@ -202,7 +203,7 @@ ROWS = [
     ("idle", "bytes_per_connection", "resident bytes per connection", 0),
     ("idle-subscribed", "bytes_per_connection", "resident bytes per connection", 0),
     ("idle", "us_per_connect", "CPU µs per connect", 1),
-    *[(r, "per_second", "messages/s", 0) for r in USUAL_RUNS[:8]],
+    *[(r, "per_second", "messages/s", 0) for r in USUAL_RUNS[:9]],
     ("subscriptions", "bytes_per_subscription", "resident bytes per subscription", 0),
     ("subscriptions", "us_before", "CPU µs per delivery before", 2),
     ("subscriptions", "us_among", "CPU µs per delivery among them", 2),
