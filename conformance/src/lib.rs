@@ -1,1 +1,12 @@
-//! Dialogue cases and tidy tests against the built binary.
+//! Dialogues: cases written packet by packet, played over real sockets against a running server, and the tables that say
+//! which normative statement each of them checks.
+
+pub mod connection;
+pub mod expect;
+pub mod packet;
+pub mod play;
+pub mod property;
+pub mod read;
+pub mod run;
+pub mod script;
+pub mod text;
