@@ -1,0 +1,235 @@
+//! One client's attempt to come in: from what it has shown to what it may do.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use gateway::config::{Mistake, Place};
+use gateway::{Facts, Now, Refusal};
+use parking_lot::RwLock;
+
+use crate::acl::{Acl, Identity};
+use crate::ban::{Bans, Suspect};
+use crate::config::Options;
+use crate::grant::Grant;
+use crate::listener::ListenerRules;
+use crate::passwd::{self, Users};
+use crate::scram::{Exchange, METHOD};
+
+/// Fills a buffer with bytes that nobody can guess; false if there are none.
+pub type Random = Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>;
+
+/// What a client shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// Client id, assigned if it sent none.
+    pub client_id: &'a str,
+    /// User name.
+    pub username: Option<&'a str>,
+    /// Password.
+    pub password: Option<&'a [u8]>,
+    /// Address, certificate.
+    pub facts: &'a Facts,
+    /// What the listener asks for.
+    pub rules: &'a ListenerRules,
+}
+
+/// The answer to an attempt.
+pub enum Verdict {
+    /// Come in.
+    Allow(Grant),
+    /// Stay out.
+    Deny(Refusal),
+    /// A password must be hashed: some 20 ms of one core. To be run where it holds up no traffic.
+    Work(Box<dyn FnOnce() -> Result<Grant, Refusal> + Send>),
+}
+
+/// Users, rules and bans, shared by all drivers.
+pub struct Auth {
+    state: RwLock<Arc<State>>,
+    bans: Arc<Bans>,
+    random: Random,
+    /// Salts of unknown users come from it where the password file has no key.
+    fallback: [u8; 32],
+}
+
+struct State {
+    users: Users,
+    acl: Acl,
+    anonymous: Grant,
+}
+
+impl Auth {
+    /// Reads the files that `options` name. All their mistakes are found; one that has any is left out.
+    pub fn open(options: &Options, random: Random) -> (Auth, Vec<Mistake>) {
+        let (state, mistakes) = State::read(options);
+        let mut fallback = [0; 32];
+        // Without randomness no exchange is begun, and so this is not used either.
+        let _ = random(&mut fallback);
+        let bans = Arc::new(Bans::new(options.bans.clone()));
+        (Auth { state: RwLock::new(Arc::new(state)), bans, random, fallback }, mistakes)
+    }
+
+    /// Reads the files again. With mistakes everything stays as it was. Clients that are connected keep their grants.
+    pub fn reload(&self, options: &Options) -> Vec<Mistake> {
+        let (state, mistakes) = State::read(options);
+        if mistakes.is_empty() {
+            self.bans.reload(options.bans.clone());
+            *self.state.write() = Arc::new(state);
+        }
+        mistakes
+    }
+
+    /// Whether the password file holds anybody.
+    pub fn has_users(&self) -> bool {
+        !self.state.read().users.is_empty()
+    }
+
+    /// Who is kept out.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    /// Decides on credentials.
+    pub fn check(&self, now: Now, attempt: &Attempt<'_>) -> Verdict {
+        let state = self.state.read().clone();
+        let certified = match attempt.rules.certified(attempt.facts) {
+            Ok(name) => name,
+            Err(why) => return Verdict::Deny(why),
+        };
+        let username = certified.or(attempt.username);
+        if self.bans.has(now, &Suspect::new(attempt.client_id, username, attempt.facts)) {
+            return Verdict::Deny(Refusal::Banned);
+        }
+        let outcome = self.outcome(now, attempt, state);
+        if let Some(name) = certified {
+            return outcome.user(name).map_or_else(Verdict::Deny, Verdict::Allow);
+        }
+        let has_users = !outcome.state.users.is_empty();
+        let is_open = attempt.rules.anonymous.admits(attempt.facts, has_users);
+        match (username, attempt.password) {
+            // Names are not believed where there is nobody to prove to be: the client comes in without one.
+            (Some(_), _) | (_, Some(_)) if is_open && !has_users => Verdict::Allow(outcome.anonymous()),
+            (None, None) if is_open => Verdict::Allow(outcome.anonymous()),
+            (Some(name), Some(password)) => {
+                let (name, password) = (Box::<str>::from(name), Box::<[u8]>::from(password));
+                let hash = outcome.state.users.argon2id(&name);
+                Verdict::Work(Box::new(move || {
+                    if passwd::verify(&hash, &password) {
+                        return outcome.user(&name);
+                    }
+                    outcome.failed(Some(&name));
+                    Err(Refusal::BadCredentials)
+                }))
+            }
+            (None, None) => Verdict::Deny(Refusal::NotAuthorised),
+            _ => {
+                outcome.failed(username);
+                Verdict::Deny(Refusal::BadCredentials)
+            }
+        }
+    }
+
+    /// Begins an enhanced authentication. A name in the attempt, and one in a certificate that counts, must be the one
+    /// that is proven.
+    pub fn exchange(&self, now: Now, method: &str, attempt: &Attempt<'_>) -> Result<Exchange, Refusal> {
+        if self.bans.has(now, &Suspect::new(attempt.client_id, attempt.username, attempt.facts)) {
+            return Err(Refusal::Banned);
+        }
+        if method != METHOD {
+            return Err(Refusal::BadMethod);
+        }
+        let certified = attempt.rules.certified(attempt.facts)?;
+        let mut nonce = [0; 18];
+        if !(self.random)(&mut nonce) {
+            return Err(Refusal::ServerBusy);
+        }
+        let mut outcome = self.outcome(now, attempt, self.state.read().clone());
+        outcome.must_be = certified.or(attempt.username).map(Box::from);
+        Ok(Exchange::new(nonce, self.fallback, outcome))
+    }
+
+    fn outcome(&self, now: Now, attempt: &Attempt<'_>, state: Arc<State>) -> Outcome {
+        let address = attempt.facts.address.ip().to_canonical();
+        let bans = self.bans.clone();
+        Outcome { now, client_id: attempt.client_id.into(), address, must_be: None, state, bans }
+    }
+}
+
+impl State {
+    fn read(options: &Options) -> (State, Vec<Mistake>) {
+        let mut mistakes = Vec::new();
+        let users = options.passwords.as_deref().map(|path| {
+            let read = Users::read(path).map_err(|e| unreadable(path, "passwords", &e));
+            read.unwrap_or_else(|mistake| (Users::default(), vec![mistake]))
+        });
+        let (users, wrong) = users.unwrap_or_default();
+        mistakes.extend(wrong);
+        let acl = options.acl.as_deref().map(|path| match passwd::read_bounded(path, MAX_ACL) {
+            Ok(text) => Acl::decode(&path.display().to_string(), &text),
+            Err(e) => (Acl::default(), vec![unreadable(path, "acl", &e)]),
+        });
+        let (acl, wrong) = acl.unwrap_or_default();
+        mistakes.extend(wrong);
+        (State { users, acl, anonymous: Grant::anonymous() }, mistakes)
+    }
+}
+
+/// Longest access list in bytes.
+const MAX_ACL: u64 = 16 << 20;
+
+fn unreadable(path: &Path, key: &str, e: &std::io::Error) -> Mistake {
+    let place = Place { source: path.display().to_string().into(), line: 0 };
+    Mistake { place, key: key.to_owned(), text: format!("cannot be read: {e}") }
+}
+
+/// What follows from an attempt, once it is clear who made it.
+pub(crate) struct Outcome {
+    now: Now,
+    client_id: Box<str>,
+    address: IpAddr,
+    must_be: Option<Box<str>>,
+    state: Arc<State>,
+    bans: Arc<Bans>,
+}
+
+impl Outcome {
+    pub(crate) fn users(&self) -> &Users {
+        &self.state.users
+    }
+
+    /// Whether the client may prove to be `name`.
+    pub(crate) fn may_be(&self, name: &str) -> bool {
+        self.must_be.as_deref().is_none_or(|n| n == name)
+    }
+
+    /// The client has proven its name.
+    pub(crate) fn user(&self, name: &str) -> Result<Grant, Refusal> {
+        if self.bans.has(self.now, &self.suspect(Some(name))) {
+            return Err(Refusal::Banned);
+        }
+        Ok(self.grant(Some(name)))
+    }
+
+    /// The client has no name and needs none. All such clients share one grant where no rule tells them apart.
+    fn anonymous(&self) -> Grant {
+        if self.state.acl.is_open() { self.state.anonymous.clone() } else { self.grant(None) }
+    }
+
+    fn grant(&self, username: Option<&str>) -> Grant {
+        self.state.acl.grant(self.identity(username))
+    }
+
+    /// The client could not prove its name.
+    pub(crate) fn failed(&self, username: Option<&str>) {
+        self.bans.failed(self.now, &self.suspect(username));
+    }
+
+    fn identity<'a>(&'a self, username: Option<&'a str>) -> Identity<'a> {
+        Identity { client_id: &self.client_id, username, address: self.address }
+    }
+
+    fn suspect<'a>(&'a self, username: Option<&'a str>) -> Suspect<'a> {
+        Suspect { client_id: &self.client_id, username, address: self.address }
+    }
+}
