@@ -242,7 +242,7 @@ fn split(line: &str) -> Result<Vec<Word>, String> {
 type Words<'a> = std::iter::Peekable<std::slice::Iter<'a, Word>>;
 
 fn decode_rule(allow: bool, words: &mut Words<'_>) -> Result<Line, String> {
-    let (who, is_everyone, (publish, subscribe)) = decode_who(words)?;
+    let Head { who, is_everyone, publish, subscribe } = decode_who(words)?;
     if who.is_empty() && !is_everyone {
         return Err(
             "says nobody: `everyone`, `anonymous`, `authenticated`, `user`, `client` or `address`".to_owned()
@@ -273,7 +273,14 @@ fn decode_rule(allow: bool, words: &mut Words<'_>) -> Result<Line, String> {
     Ok(Line { who, rule, has_names })
 }
 
-fn decode_who(words: &mut Words<'_>) -> Result<(Vec<Who>, bool, (bool, bool)), String> {
+struct Head {
+    who: Vec<Who>,
+    is_everyone: bool,
+    publish: bool,
+    subscribe: bool,
+}
+
+fn decode_who(words: &mut Words<'_>) -> Result<Head, String> {
     let (mut who, mut is_everyone) = (Vec::new(), false);
     loop {
         let word = words.next().ok_or("says not what: `publish`, `subscribe` or `all`")?;
@@ -282,9 +289,9 @@ fn decode_who(words: &mut Words<'_>) -> Result<(Vec<Who>, bool, (bool, bool)), S
             if list.is_empty() { Err(format!("`{what}` needs a name")) } else { Ok(list) }
         };
         match word.text.as_str() {
-            "publish" => return Ok((who, is_everyone, (true, false))),
-            "subscribe" => return Ok((who, is_everyone, (false, true))),
-            "all" => return Ok((who, is_everyone, (true, true))),
+            "publish" => return Ok(Head { who, is_everyone, publish: true, subscribe: false }),
+            "subscribe" => return Ok(Head { who, is_everyone, publish: false, subscribe: true }),
+            "all" => return Ok(Head { who, is_everyone, publish: true, subscribe: true }),
             "everyone" => is_everyone = true,
             "anonymous" => who.push(Who::Anonymous),
             "authenticated" => who.push(Who::Authenticated),

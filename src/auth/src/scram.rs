@@ -277,11 +277,10 @@ mod tests {
             last.replace("p=d", "p=e"),
             last.replace("biws", "eSws"),
             last.replace("hvYD", "hvYE"),
-            last.replace("==", ""),
             "c=biws".to_owned(),
             String::new(),
         ] {
-            assert!(bad == last || signature(&proof, bad.as_bytes()).is_none(), "{bad}");
+            assert!(signature(&proof, bad.as_bytes()).is_none(), "{bad}");
         }
     }
 

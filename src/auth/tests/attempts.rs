@@ -1,0 +1,332 @@
+//! Attempts to come in, from credentials to what the client may do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use auth::ban::BanOptions;
+use auth::passwd::Users;
+use auth::{Anonymous, Attempt, Auth, Exchange, Grant, ListenerRules, Options, Step, Verdict};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use gateway::{Certificate, Facts, Listener, Now, Qos, Refusal, Transport};
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+
+const NOW: Now = Now::from_micros(1);
+
+struct World {
+    folder: PathBuf,
+    options: Options,
+    auth: Auth,
+}
+
+impl World {
+    fn new(users: &[(&str, &str)], acl: &str) -> World {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tidegate-auth-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let options = Options {
+            passwords: Some(folder.join("passwd")),
+            acl: Some(folder.join("acl.conf")),
+            bans: BanOptions { login_failures: 3, ..BanOptions::default() },
+        };
+        let mut file = Users::default();
+        for (name, password) in users {
+            file.set(name, password, &[3; 64], true).unwrap();
+        }
+        file.write(&folder.join("passwd")).unwrap();
+        std::fs::write(folder.join("acl.conf"), acl).unwrap();
+        let random = Arc::new(|buffer: &mut [u8]| {
+            buffer.fill(9);
+            true
+        });
+        let (auth, mistakes) = Auth::open(&options, random);
+        assert_eq!(mistakes, []);
+        World { folder, options, auth }
+    }
+
+    fn check(&self, who: &Who) -> Result<Grant, Refusal> {
+        match self.auth.check(NOW, &who.attempt()) {
+            Verdict::Allow(grant) => Ok(grant),
+            Verdict::Deny(why) => Err(why),
+            Verdict::Work(job) => job(),
+        }
+    }
+
+    fn exchange(&self, who: &Who) -> Exchange {
+        self.auth.exchange(NOW, "SCRAM-SHA-256", &who.attempt()).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+struct Who {
+    username: Option<&'static str>,
+    password: Option<&'static str>,
+    facts: Facts,
+    rules: ListenerRules,
+}
+
+impl Who {
+    fn from(address: &str) -> Who {
+        let listener =
+            Listener { name: "t".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
+        let facts = Facts {
+            address: address.parse().unwrap(),
+            listener: Arc::new(listener),
+            transport: Transport::Tcp,
+            certificate: None,
+            path: None,
+            subprotocol: None,
+            is_direct: true,
+        };
+        Who { username: None, password: None, facts, rules: ListenerRules::default() }
+    }
+
+    fn near() -> Who {
+        Who::from("127.0.0.1:5000")
+    }
+
+    fn far() -> Who {
+        Who::from("192.0.2.1:5000")
+    }
+
+    fn with(mut self, username: &'static str, password: &'static str) -> Who {
+        (self.username, self.password) = (Some(username), Some(password));
+        self
+    }
+
+    fn certified(mut self, common_name: Option<&str>) -> Who {
+        let common_name = common_name.map(Box::from);
+        self.facts.certificate = Some(Arc::new(Certificate { common_name, fingerprint: [0; 32] }));
+        self.rules.certificate_user = true;
+        self
+    }
+
+    fn attempt(&self) -> Attempt<'_> {
+        Attempt {
+            client_id: "c1",
+            username: self.username,
+            password: self.password.map(str::as_bytes),
+            facts: &self.facts,
+            rules: &self.rules,
+        }
+    }
+}
+
+#[test]
+fn without_users_only_direct_peers_from_this_machine_come_in() {
+    let world = World::new(&[], "");
+    let grant = world.check(&Who::near()).unwrap();
+    assert!(grant.username().is_none() && grant.principal().is_none());
+    assert!(grant.may_publish("a", Qos::ExactlyOnce, true) && !grant.may_subscribe("$SYS/#"));
+    assert!(world.check(&Who::from("[::1]:1")).is_ok());
+    assert!(world.check(&Who::from("[::ffff:127.0.0.1]:1")).is_ok());
+    assert_eq!(world.check(&Who::far()).unwrap_err(), Refusal::NotAuthorised);
+    let mut proxied = Who::near();
+    proxied.facts.is_direct = false;
+    assert_eq!(world.check(&proxied).unwrap_err(), Refusal::NotAuthorised);
+}
+
+#[test]
+fn a_name_that_nobody_can_prove_is_not_believed() {
+    let world = World::new(&[], "allow user alice all a/#\ndefault deny");
+    let grant = world.check(&Who::near().with("alice", "x")).unwrap();
+    assert!(grant.username().is_none() && !grant.may_publish("a/b", Qos::AtMostOnce, false));
+}
+
+#[test]
+fn the_first_user_closes_the_door_to_anonymous_clients() {
+    let world = World::new(&[("alice", "secret")], "");
+    assert!(world.auth.has_users());
+    assert_eq!(world.check(&Who::near()).unwrap_err(), Refusal::NotAuthorised);
+    let grant = world.check(&Who::far().with("alice", "secret")).unwrap();
+    assert_eq!((grant.username(), grant.principal().as_deref()), (Some("alice"), Some("alice")));
+    for (name, password) in [("alice", "Secret"), ("bob", "secret"), ("", "")] {
+        assert_eq!(world.check(&Who::near().with(name, password)).unwrap_err(), Refusal::BadCredentials);
+    }
+}
+
+#[test]
+fn an_unknown_user_is_work_like_a_wrong_password() {
+    let world = World::new(&[("alice", "secret")], "");
+    for name in ["alice", "nobody"] {
+        assert!(
+            matches!(world.auth.check(NOW, &Who::far().with(name, "x").attempt()), Verdict::Work(_)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_open_listener_takes_those_without_a_name_and_checks_those_with_one() {
+    let world = World::new(&[("alice", "secret")], "");
+    let mut who = Who::far();
+    who.rules.anonymous = Anonymous::Always;
+    assert!(world.check(&who).unwrap().username().is_none());
+    assert_eq!(world.check(&who.with("alice", "x")).unwrap_err(), Refusal::BadCredentials);
+}
+
+#[test]
+fn a_certificate_names_the_user_where_the_listener_says_so() {
+    let world = World::new(&[("alice", "secret")], "allow user dev-7 all d/%u/#\ndefault deny");
+    let grant = world.check(&Who::far().certified(Some("dev-7")).with("alice", "wrong")).unwrap();
+    assert_eq!(grant.username(), Some("dev-7"));
+    assert!(grant.may_publish("d/dev-7/x", Qos::AtMostOnce, false) && !grant.may_subscribe("d/+/x"));
+    assert_eq!(world.check(&Who::far().certified(None)).unwrap_err(), Refusal::BadCredentials);
+    let mut plain = Who::far().certified(Some("dev-7"));
+    plain.rules.certificate_user = false;
+    assert_eq!(world.check(&plain).unwrap_err(), Refusal::NotAuthorised);
+}
+
+#[test]
+fn failed_logins_ban_the_address() {
+    let world = World::new(&[("alice", "secret")], "");
+    for _ in 0..3 {
+        assert_eq!(world.check(&Who::far().with("alice", "x")).unwrap_err(), Refusal::BadCredentials);
+    }
+    assert_eq!(world.check(&Who::far().with("alice", "secret")).unwrap_err(), Refusal::Banned);
+    assert!(world.check(&Who::from("192.0.2.2:1").with("alice", "secret")).is_ok());
+    let later = NOW.after(std::time::Duration::from_secs(601));
+    assert!(matches!(
+        world.auth.check(later, &Who::far().with("alice", "secret").attempt()),
+        Verdict::Work(_)
+    ));
+}
+
+#[test]
+fn a_reload_with_mistakes_changes_nothing() {
+    let world = World::new(&[("alice", "secret")], "default deny");
+    std::fs::write(world.folder.join("acl.conf"), "allow nonsense").unwrap();
+    assert_eq!(world.auth.reload(&world.options).len(), 1);
+    let alice = || world.check(&Who::far().with("alice", "secret"));
+    assert!(!alice().unwrap().may_publish("a", Qos::AtMostOnce, false));
+    std::fs::write(world.folder.join("acl.conf"), "default allow").unwrap();
+    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(alice().unwrap().may_publish("a", Qos::AtMostOnce, false));
+    std::fs::remove_file(world.folder.join("passwd")).unwrap();
+    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.check(&Who::near()).is_ok());
+}
+
+#[test]
+fn a_list_that_is_missing_is_a_mistake() {
+    let options = Options { acl: Some("/nonexistent/acl.conf".into()), ..Options::default() };
+    let (_, mistakes) = Auth::open(&options, Arc::new(|_| true));
+    assert_eq!(mistakes.len(), 1);
+    assert!(mistakes[0].to_string().starts_with("/nonexistent/acl.conf: acl: cannot be read"));
+}
+
+fn hmac(key: &[u8], data: &str) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(data.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// The client's side of RFC 5802, 3: its last message and the signature it expects.
+fn answer(bare: &str, challenge: &str, password: &str) -> (String, String) {
+    let mut fields = challenge.split(',');
+    let (nonce, salt, rounds) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+    let mut salted = [0; 32];
+    let salt = BASE64.decode(&salt[2..]).unwrap();
+    pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), &salt, rounds[2..].parse().unwrap(), &mut salted)
+        .unwrap();
+    let client_key = hmac(&salted, "Client Key");
+    let without_proof = format!("c=biws,{nonce}");
+    let message = format!("{bare},{challenge},{without_proof}");
+    let signature = hmac(&Sha256::digest(client_key), &message);
+    let proof: Vec<u8> = client_key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+    let expected = hmac(&hmac(&salted, "Server Key"), &message);
+    (format!("{without_proof},p={}", BASE64.encode(proof)), format!("v={}", BASE64.encode(expected)))
+}
+
+fn challenge(step: Step) -> String {
+    let Step::Challenge(data) = step else { panic!("no challenge but {step:?}") };
+    String::from_utf8(data.to_vec()).unwrap()
+}
+
+fn denied(step: Step) -> Refusal {
+    let Step::Deny(why) = step else { panic!("not denied but {step:?}") };
+    why
+}
+
+#[test]
+fn scram_lets_in_who_knows_the_password() {
+    let world = World::new(&[("alice", "secret")], "");
+    let mut exchange = world.exchange(&Who::far());
+    assert_eq!(challenge(exchange.step(b"")), "");
+    let first = challenge(exchange.step(b"n,,n=alice,r=abc"));
+    assert!(first.starts_with("r=abc") && first.len() > 40);
+    let (last, expected) = answer("n=alice,r=abc", &first, "secret");
+    let Step::Done(grant, data) = exchange.step(last.as_bytes()) else { panic!() };
+    assert_eq!((grant.username(), &data[..]), (Some("alice"), expected.as_bytes()));
+    assert_eq!(denied(exchange.step(last.as_bytes())), Refusal::BadCredentials);
+}
+
+#[test]
+fn scram_refuses_at_the_proof_and_says_not_which_users_exist() {
+    let world = World::new(&[("alice", "secret")], "");
+    for name in ["alice", "nobody"] {
+        let bare = format!("n={name},r=abc");
+        let mut exchange = world.exchange(&Who::near());
+        let first = challenge(exchange.step(format!("n,,{bare}").as_bytes()));
+        let again = challenge(world.exchange(&Who::near()).step(format!("n,,{bare}").as_bytes()));
+        assert_eq!(first, again, "the salt of {name} is always the same");
+        assert!(first.contains(",i=10000"));
+        let (last, _) = answer(&bare, &first, "wrong");
+        assert_eq!(denied(exchange.step(last.as_bytes())), Refusal::BadCredentials);
+    }
+}
+
+#[test]
+fn scram_refuses_what_was_not_offered_and_what_is_malformed() {
+    let world = World::new(&[("alice", "secret")], "");
+    for bad in [
+        &b"p=tls-unique,,n=alice,r=abc"[..],
+        b"n,a=bob,n=alice,r=abc",
+        b"n,,m=x,n=alice,r=abc",
+        b"n,,n=alice",
+        b"n,,n=alice,r=",
+        b"n,,n=al=ice,r=abc",
+        b"n,,n=alice,r=a\xffc",
+        b"\0",
+    ] {
+        assert_eq!(denied(world.exchange(&Who::far()).step(bad)), Refusal::BadCredentials);
+    }
+    let refused = world.auth.exchange(NOW, "SCRAM-SHA-1", &Who::far().attempt()).unwrap_err();
+    assert_eq!(refused, Refusal::BadMethod);
+}
+
+#[test]
+fn scram_proves_the_name_that_was_claimed_and_no_other() {
+    let world = World::new(&[("alice", "secret"), ("bob", "hush")], "");
+    let mut exchange = world.exchange(&Who::far().with("bob", ""));
+    assert_eq!(denied(exchange.step(b"n,,n=alice,r=abc")), Refusal::BadCredentials);
+    let mut exchange = world.exchange(&Who::far().with("alice", ""));
+    assert!(challenge(exchange.step(b"n,a=alice,n=alice,r=abc")).starts_with("r=abc"));
+}
+
+#[test]
+fn scram_failures_count_towards_a_ban() {
+    let world = World::new(&[("alice", "secret")], "");
+    for _ in 0..3 {
+        let mut exchange = world.exchange(&Who::far());
+        exchange.step(b"n,,n=alice,r=abc");
+        exchange.step(b"c=biws,r=abc,p=x");
+    }
+    let refused = world.auth.exchange(NOW, "SCRAM-SHA-256", &Who::far().attempt()).unwrap_err();
+    assert_eq!(refused, Refusal::Banned);
+}
