@@ -46,6 +46,7 @@ pub struct Streams {
     scratch: Box<[u8]>,
     chunk: BytesMut,
     out: Outbox,
+    #[expect(clippy::vec_box, reason = "connections hold the box, which goes to and fro as it is")]
     pool: Vec<Box<Vec<u8>>>,
     mail: Vec<Mail>,
     away: Vec<Vec<Mail>>,
