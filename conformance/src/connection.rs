@@ -152,6 +152,12 @@ impl Connection {
         }
     }
 
+    /// Puts a packet back that [`read`](Self::read) gave.
+    pub fn unread(&mut self, mut packet: Vec<u8>) {
+        packet.append(&mut self.input);
+        self.input = packet;
+    }
+
     fn fill(&mut self, until: Instant) -> Result<(), String> {
         let left = until.saturating_duration_since(now()).max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;

@@ -95,7 +95,7 @@ fn field(
         "codes" => {
             let wanted: Vec<u64> = wanted.split(',').map(text::number).collect::<Result<_, _>>()?;
             let got: Vec<u64> = packet.values("codes").filter_map(as_number).collect();
-            return if got == wanted { Ok(()) } else { Err(format!("expected codes {wanted:#04x?}")) };
+            return if got == wanted { Ok(()) } else { Err(format!("expected codes {}", hex_list(&wanted))) };
         }
         _ => {}
     }
@@ -156,6 +156,10 @@ fn unnamed(packet: &Packet, words: &[Word]) -> Result<(), String> {
         Some(_) if !has_outcome || is_named("code") => Ok(()),
         Some(_) => Err("expected success".into()),
     }
+}
+
+fn hex_list(codes: &[u64]) -> String {
+    codes.iter().map(|code| format!("{code:#04x}")).collect::<Vec<_>>().join(",")
 }
 
 fn as_number(value: &Value) -> Option<u64> {

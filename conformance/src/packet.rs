@@ -176,7 +176,10 @@ impl Packet<'_> {
             let value = word.value.as_deref();
             let number = || text::number(value.unwrap_or("1")).map(|n| n as u8);
             let mut option = |bits: u8| match &mut pending {
-                Some(options) => Ok(*options |= bits),
+                Some(options) => {
+                    *options |= bits;
+                    Ok(())
+                }
                 None => Err(format!("{} comes before any filter", word.key)),
             };
             match word.key.as_str() {
@@ -215,7 +218,8 @@ impl Packet<'_> {
                 all.extend(text::bytes(value, self.context.unique)?);
             } else if let Some(property) = property::by_name(name) {
                 all.push(property.id);
-                put_property(&mut all, property.kind, value, self.context.unique)?;
+                let value = self.resolve(value)?;
+                put_property(&mut all, property.kind, &value, self.context.unique)?;
             } else {
                 continue;
             }
@@ -251,6 +255,15 @@ impl Packet<'_> {
             Some((_, Some(Value::Number(number)))) => Ok(Some(number)),
             Some((name, _)) => Err(format!("@{name} is not bound to a number")),
             None => text::number(value).map(Some),
+        }
+    }
+
+    /// The number that `@name` is bound to, as text; other values as they are.
+    fn resolve(&self, value: &str) -> Result<String, String> {
+        match value.strip_prefix('@').map(|name| (name, (self.context.bound)(name))) {
+            None => Ok(value.to_owned()),
+            Some((_, Some(Value::Number(number)))) => Ok(number.to_string()),
+            Some((name, _)) => Err(format!("@{name} is not bound to a number")),
         }
     }
 

@@ -106,6 +106,7 @@ impl Player<'_> {
                 self.send(name, &["disconnect".into()])?;
                 self.expect(name, &["close".into()])
             }
+            "skips" => self.skips(name, rest),
             "ends" => self.ends(name, rest),
             "is-refused" => self.is_refused(name, rest),
             "cut" => self.connections.remove(name).map(drop).ok_or_else(|| format!("{name} is not open")),
@@ -261,6 +262,22 @@ impl Player<'_> {
         let (words, wanted) = halves(rest);
         self.send(name, &with("connect", words))?;
         self.expect(name, &with("connack", wanted))
+    }
+
+    /// Reads packets of one kind, as many as there are, up to the first that is another.
+    fn skips(&mut self, name: &str, rest: &[String]) -> Result<(), String> {
+        let kind = rest.first().ok_or("skips wants the kind of packet")?;
+        loop {
+            match self.read(name, PATIENCE)? {
+                Event::Packet(bytes) if self.decode(&bytes)?.kind == kind => {}
+                Event::Packet(bytes) => {
+                    self.open(name)?.unread(bytes);
+                    return Ok(());
+                }
+                Event::Closed => return Ok(()),
+                Event::Nothing => return Err(format!("after {kind} nothing came")),
+            }
+        }
     }
 
     /// The server closes; in 5.0 after a DISCONNECT with one of the codes, if codes are named. Without codes it may say

@@ -5,6 +5,7 @@
 //! payload="two words"    quotes keep spaces together
 //! topic=a\xffb           \xNN is one byte, \n \r \t \\ \" as usual, \u{10ffff} a character in UTF-8
 //! filter={30000*a/}b     {N*text} is the text N times
+//! topic={u}{..100*x}     {..N*text} is the text over and over until the value has N bytes
 //! payload=hex:00ff       hex: bytes
 //! ```
 
@@ -113,11 +114,14 @@ fn placeholder<'a>(rest: &'a str, unique: &str, out: &mut Vec<u8>) -> Result<&'a
     let inner = &rest[1..end];
     if inner == "u" {
         out.extend_from_slice(unique.as_bytes());
+    } else if let Some((size, text)) = inner.strip_prefix("..").and_then(|rest| rest.split_once('*')) {
+        let size: usize = size.parse().map_err(|_| format!("{{{inner}}} does not begin with a size"))?;
+        out.extend(text.bytes().cycle().take(size.saturating_sub(out.len())));
     } else if let Some((count, text)) = inner.split_once('*') {
         let count: usize = count.parse().map_err(|_| format!("{{{inner}}} does not begin with a count"))?;
         out.extend(bytes(text, unique)?.repeat(count));
     } else {
-        return Err(format!("{{{inner}}} is neither {{u}} nor {{count*text}}"));
+        return Err(format!("{{{inner}}} is none of {{u}}, {{count*text}}, {{..size*text}}"));
     }
     Ok(&rest[end + 1..])
 }
@@ -168,6 +172,7 @@ mod tests {
     fn placeholders_and_escapes_become_bytes() {
         assert_eq!(bytes(r"{u}/\xff{3*ab}\u{20ac}", "U").unwrap(), b"U/\xffababab\xe2\x82\xac");
         assert_eq!(bytes("hex:00 ff", "").unwrap(), [0, 255]);
+        assert_eq!(bytes("{u}{..6*xy}", "U").unwrap(), b"Uxyxyx");
         assert!(bytes("{what}", "").is_err());
         assert!(bytes(r"\q", "").is_err());
     }
