@@ -1,2 +1,48 @@
-//! The Tidegate IoT gateway.
-fn main() {}
+//! The Tidegate IoT gateway: configuration, wiring, command line.
+
+mod cli;
+mod console;
+mod file;
+mod gateways;
+mod passwd;
+mod run;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match act(Cli::parse()) {
+        Ok(text) => {
+            if !text.is_empty() {
+                println!("{text}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(cli: Cli) -> Result<String, String> {
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(cli.config, cli.data).map(|()| String::new()),
+        Command::Check => settings::check(&cli.config, cli.data.as_deref()).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        }),
+        Command::Passwd(args) => passwd::run(&args),
+        Command::Version => Ok(format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
+        command => {
+            // Mistakes of the configuration are for `check`; where the socket is can be told in spite of them.
+            let settings = settings::read(&cli.config, cli.data.as_deref(), &mut Vec::new());
+            let socket = settings.setup.admin.ok_or("admin.socket is off")?;
+            console::run(&socket, &command, cli.json).map(|()| String::new())
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An IoT gateway: MQTT and CoAP devices on one embedded router.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "./etc/tidegate.toml")]
+    pub(crate) config: PathBuf,
+    /// Folder of the node's data, in place of `node.data`.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print JSON, one object a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do; `run` if nothing is said.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway until SIGTERM or SIGINT.
+    Run,
+    /// Report all mistakes in the configuration and the files it names.
+    Check,
+    /// Add a user to a password file or change its password.
+    Passwd(Passwd),
+    /// Clients with a session.
+    Clients {
+        #[command(subcommand)]
+        command: Clients,
+    },
+    /// Topics with a retained message.
+    Topics {
+        /// Those that this filter matches.
+        #[arg(default_value = "#")]
+        filter: String,
+    },
+    /// Subscriptions.
+    Subscriptions {
+        /// Of this client alone.
+        client: Option<String>,
+    },
+    /// Publish a message.
+    Pub(Publish),
+    /// Subscribe and print what comes, `TOPIC PAYLOAD` a line, until interrupted.
+    Sub {
+        filter: String,
+        /// Highest quality of service.
+        #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        /// End after this many messages.
+        #[arg(short = 'n', long)]
+        count: Option<u64>,
+    },
+    /// Print every packet of one client, both ways, until interrupted.
+    Trace { client: String },
+    /// Who is kept out.
+    Bans {
+        #[command(subcommand)]
+        command: Bans,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// See [`Command::Passwd`].
+#[derive(Debug, Args)]
+pub(crate) struct Passwd {
+    /// The password file; made if it does not exist.
+    pub(crate) file: PathBuf,
+    /// User name.
+    pub(crate) user: String,
+    /// Remove the user.
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Read the password from the first line of standard input; without it the terminal is asked.
+    #[arg(long, conflicts_with = "delete")]
+    pub(crate) stdin: bool,
+    /// Keep no SCRAM-SHA-256 keys: the user cannot use enhanced authentication.
+    #[arg(long, conflicts_with = "delete")]
+    pub(crate) no_scram: bool,
+}
+
+/// See [`Command::Clients`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Clients {
+    /// List them.
+    List,
+    /// Show one with all that is known of it.
+    Show { client: String },
+    /// End a client's connection.
+    Kick { client: String },
+}
+
+/// See [`Command::Pub`].
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    pub(crate) topic: String,
+    /// Payload as text; `-` reads standard input.
+    pub(crate) payload: String,
+    /// Quality of service.
+    #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// Keep it as the topic's retained message.
+    #[arg(short, long)]
+    pub(crate) retain: bool,
+}
+
+/// See [`Command::Bans`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bans {
+    /// List them.
+    List,
+    /// Keep somebody out; if connected, a client id or user is disconnected.
+    Add {
+        #[command(flatten)]
+        who: Banned,
+        /// How long, such as `10 min`; without it until it is removed or the gateway ends.
+        #[arg(long = "for", value_name = "TIME")]
+        duration: Option<String>,
+    },
+    /// Let somebody in again.
+    Remove {
+        #[command(flatten)]
+        who: Banned,
+    },
+}
+
+/// Whom a ban concerns.
+#[derive(Debug, Args)]
+pub(crate) struct Banned {
+    /// What VALUE is.
+    #[arg(value_parser = ["client_id", "username", "address"])]
+    pub(crate) kind: String,
+    /// Client id, user name, address or network such as 10.0.0.0/8.
+    pub(crate) value: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["tidegate"]).unwrap().command.is_none());
+        assert!(Cli::try_parse_from(["tidegate", "pub", "a", "b", "-q", "3"]).is_err());
+        let cli = Cli::try_parse_from(["tidegate", "bans", "add", "address", "10.0.0.1", "--for", "5 min"])
+            .unwrap();
+        assert!(matches!(cli.command, Some(Command::Bans { command: Bans::Add { duration: Some(_), .. } })));
+    }
+}

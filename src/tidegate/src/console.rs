@@ -1,0 +1,199 @@
+//! The operator's commands: a request over the admin socket, and what comes back printed.
+//!
+//! The protocol is one JSON object a line. A request is `{"do": "clients.list", …}`; the answer is any number of
+//! `{"item": …}` and then `{"done": true}`, with `next` if a page follows, or `{"error": "…"}`.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Bans, Clients, Command};
+
+/// Longest line of an answer in bytes.
+const MAX_LINE: u64 = 64 << 20;
+
+/// How items look on the terminal.
+enum Look {
+    /// A table with the first item's keys as its head.
+    Table,
+    /// A key a line.
+    Sheet,
+    /// `TOPIC PAYLOAD`.
+    Message,
+    /// The text alone.
+    Line,
+}
+
+/// Sends what `command` asks for to the gateway that listens at `socket`, and prints its answer. False for commands
+/// that are not the console's.
+pub(crate) fn run(socket: &Path, command: &Command, json: bool) -> Result<(), String> {
+    let (mut request, look) = request(command)?;
+    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look };
+    loop {
+        let answer = ask(socket, &request, &mut out);
+        match answer {
+            Ok(Some(next)) => {
+                request["after"] = next;
+            }
+            Ok(None) => return Ok(()),
+            // Who reads our output has left: `tidegate topics | head`.
+            Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(Failure::Output(e)) => return Err(format!("cannot write: {e}")),
+            Err(Failure::Gateway(text)) => return Err(text),
+        }
+    }
+}
+
+fn request(command: &Command) -> Result<(Value, Look), String> {
+    Ok(match command {
+        Command::Clients { command: Clients::List } => (json!({"do": "clients.list"}), Look::Table),
+        Command::Clients { command: Clients::Show { client } } => {
+            (json!({"do": "clients.show", "client_id": client}), Look::Sheet)
+        }
+        Command::Clients { command: Clients::Kick { client } } => {
+            (json!({"do": "clients.kick", "client_id": client}), Look::Line)
+        }
+        Command::Topics { filter } => (json!({"do": "topics", "filter": filter}), Look::Table),
+        Command::Subscriptions { client } => {
+            (json!({"do": "subscriptions", "client_id": client}), Look::Table)
+        }
+        Command::Pub(p) => {
+            let mut payload = Vec::new();
+            if p.payload == "-" {
+                io::stdin().read_to_end(&mut payload).map_err(|e| format!("cannot read the payload: {e}"))?;
+            } else {
+                payload.extend_from_slice(p.payload.as_bytes());
+            }
+            let payload = BASE64.encode(payload);
+            let request = json!({"do": "pub", "topic": p.topic, "payload_base64": payload, "qos": p.qos, "retain": p.retain});
+            (request, Look::Line)
+        }
+        Command::Sub { filter, qos, count } => {
+            (json!({"do": "sub", "filter": filter, "qos": qos, "count": count}), Look::Message)
+        }
+        Command::Trace { client } => (json!({"do": "trace", "client_id": client}), Look::Line),
+        Command::Bans { command: Bans::List } => (json!({"do": "bans.list"}), Look::Table),
+        Command::Bans { command: Bans::Add { who, duration } } => {
+            let seconds = match duration {
+                None => None,
+                Some(text) => {
+                    let parsed = gateway::config::parse_duration(text);
+                    Some(parsed.ok_or_else(|| format!("`{text}` is not a time such as `10 min`"))?.as_secs())
+                }
+            };
+            let request = json!({"do": "bans.add", "kind": who.kind, "value": who.value, "seconds": seconds});
+            (request, Look::Line)
+        }
+        Command::Bans { command: Bans::Remove { who } } => {
+            (json!({"do": "bans.remove", "kind": who.kind, "value": who.value}), Look::Line)
+        }
+        Command::Run | Command::Check | Command::Passwd(_) | Command::Version => {
+            return Err("is not a command for a running gateway".to_owned());
+        }
+    })
+}
+
+enum Failure {
+    Gateway(String),
+    Output(io::Error),
+}
+
+/// One request and its answer; where the next page begins, if there is one.
+fn ask(socket: &Path, request: &Value, out: &mut Printer<'_>) -> Result<Option<Value>, Failure> {
+    let gateway = |e: io::Error| Failure::Gateway(format!("the gateway does not answer: {e}"));
+    let mut stream = UnixStream::connect(socket).map_err(|e| {
+        Failure::Gateway(format!(
+            "no running tidegate at {} ({e}); is --config or --data the same?",
+            socket.display()
+        ))
+    })?;
+    writeln!(stream, "{request}").map_err(gateway)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        let read = reader.by_ref().take(MAX_LINE).read_line(&mut line).map_err(gateway)?;
+        if read == 0 {
+            return Err(Failure::Gateway("the gateway has closed the connection".to_owned()));
+        }
+        let bad = |_| Failure::Gateway("the gateway's answer is not understood".to_owned());
+        let mut answer: Value = serde_json::from_str(&line).map_err(bad)?;
+        if let Some(error) = answer.get("error") {
+            return Err(Failure::Gateway(error.as_str().unwrap_or("unknown error").to_owned()));
+        }
+        if answer.get("done").is_some() {
+            return Ok(Some(answer["next"].take()).filter(|next| !next.is_null()));
+        }
+        out.print(&answer["item"]).map_err(Failure::Output)?;
+    }
+}
+
+struct Printer<'a> {
+    out: io::StdoutLock<'a>,
+    json: bool,
+    columns: Option<Vec<String>>,
+    look: Look,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, item: &Value) -> io::Result<()> {
+        match (&self.look, item) {
+            _ if self.json => writeln!(self.out, "{item}")?,
+            (Look::Table, Value::Object(fields)) => self.row(fields)?,
+            (Look::Sheet, Value::Object(fields)) => {
+                let width = fields.keys().map(String::len).max().unwrap_or(0);
+                for (key, value) in fields {
+                    writeln!(self.out, "{key:width$}  {}", plain(value))?;
+                }
+            }
+            (Look::Message, item) => {
+                let payload = item["payload"].as_str().map(|t| t.as_bytes().to_vec());
+                let payload = payload.or_else(|| BASE64.decode(item["payload_base64"].as_str()?).ok());
+                write!(self.out, "{} ", plain(&item["topic"]))?;
+                self.out.write_all(&payload.unwrap_or_default())?;
+                writeln!(self.out)?;
+            }
+            (_, item) => writeln!(self.out, "{}", plain(item))?,
+        }
+        self.out.flush()
+    }
+
+    fn row(&mut self, fields: &Map<String, Value>) -> io::Result<()> {
+        let columns = match &self.columns {
+            Some(columns) => columns,
+            None => {
+                let columns: Vec<String> = fields.keys().cloned().collect();
+                writeln!(self.out, "{}", columns.join("\t"))?;
+                self.columns.insert(columns)
+            }
+        };
+        let cells: Vec<String> =
+            columns.iter().map(|c| fields.get(c).map(plain).unwrap_or_default()).collect();
+        writeln!(self.out, "{}", cells.join("\t"))
+    }
+}
+
+/// Without quotes, and without control characters that a client may have put into its id to play with a terminal.
+fn plain(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_calls_itself_cannot_move_the_cursor() {
+        assert_eq!(plain(&json!("a\u{1b}[2Jb")), "a\u{fffd}[2Jb");
+        assert_eq!(plain(&json!(null)), "");
+        assert_eq!(plain(&json!(3)), "3");
+    }
+}

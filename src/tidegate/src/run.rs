@@ -1,0 +1,102 @@
+//! `tidegate run`: from settings to a running gateway, and what SIGHUP changes of it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use auth::{Anonymous, Auth, Random};
+use gateway::config::Mistake;
+use router::Router;
+use runtime::Plan;
+use runtime::house::House;
+use runtime::log::LogHandle;
+
+use crate::settings::{self, Settings};
+
+/// Runs until a stop was asked for. The error is for the operator.
+pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> {
+    let mut mistakes = Vec::new();
+    let settings = settings::read(&config, data.as_deref(), &mut mistakes);
+    settings.check(&mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(tell(&mistakes));
+    }
+    let log = runtime::log::init(&settings.setup.log).map_err(|e| format!("log: {e}"))?;
+    let (auth, mistakes) = Auth::open(&settings.auth, random());
+    if !mistakes.is_empty() {
+        return Err(tell(&mistakes));
+    }
+    welcome(&settings, &auth);
+    let router = Router::new(settings.router.clone());
+    let setup = settings.setup.clone();
+    let gates = settings.gates.iter().map(copy).collect();
+    let running = Mutex::new(settings);
+    let reload = Box::new(move |house: &House| {
+        let mut mistakes = Vec::new();
+        let new = settings::read(&config, data.as_deref(), &mut mistakes);
+        new.check(&mut mistakes);
+        if mistakes.is_empty() {
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            apply(&running, &new, house, &log);
+            *running = new;
+        } else {
+            for mistake in &mistakes {
+                tracing::error!(%mistake, "configuration kept as it was");
+            }
+        }
+    });
+    runtime::run(Plan { setup, router, auth, gates, reload }).map_err(|e| e.to_string())
+}
+
+fn copy(gate: &runtime::Gate) -> runtime::Gate {
+    runtime::Gate { setup: gate.setup.clone(), carrier: gate.carrier, factory: gate.factory.clone() }
+}
+
+/// Applies what can be applied live.
+fn apply(old: &Settings, new: &Settings, house: &House, log: &LogHandle) {
+    for mistake in house.auth.reload(&new.auth) {
+        tracing::error!(%mistake, "users and access list kept as they were");
+    }
+    house.router.reload(new.router.clone());
+    *house.limits.write() = new.setup.limits;
+    if let Err(e) = log.set_level(&new.setup.log.level) {
+        tracing::error!(error = %e, "log level kept as it was");
+    }
+    for key in new.needs_restart(old) {
+        tracing::warn!(key, "changed in the configuration; takes effect at the next start");
+    }
+    tracing::info!("configuration read again");
+}
+
+/// Says who can come in while there are no users, and what to do about it.
+fn welcome(settings: &Settings, auth: &Auth) {
+    if auth.has_users() {
+        return;
+    }
+    let waits = |a: Anonymous| a == Anonymous::LoopbackUntilUsers;
+    if settings.gates.iter().any(|g| waits(g.setup.rules.anonymous)) {
+        let file = settings.auth.passwords.as_ref().map(|p| p.display().to_string());
+        let file = file.unwrap_or_else(|| "etc/passwd".to_owned());
+        tracing::warn!(
+            "no users exist: only clients on this machine can connect, without a name. \
+             Make a user with `tidegate passwd {file} alice`, name the file in auth.passwords, and send SIGHUP"
+        );
+    }
+}
+
+fn tell(mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// The system's source of randomness.
+pub(crate) fn random() -> Random {
+    Arc::new(|buffer| getrandom::fill(buffer).is_ok())
+}
+
+/// A seed for what needs to be different each time, not unguessable.
+pub(crate) fn seed() -> u64 {
+    let mut seed = [0; 8];
+    // The source was there when `random` was made; at worst two runs look alike.
+    let _ = getrandom::fill(&mut seed);
+    u64::from_ne_bytes(seed)
+}
