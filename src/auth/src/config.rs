@@ -7,21 +7,31 @@ use gateway::config::Section;
 use crate::ban::BanOptions;
 
 /// Where users and rules stand, and when somebody is kept out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `passwords`: the password file; one that does not exist holds nobody.
     pub passwords: Option<PathBuf>,
-    /// `acl`: the access list; none allows everything but reading `$SYS`.
+    /// `acl`: the access list; empty text or none allows everything but reading `$SYS`.
     pub acl: Option<PathBuf>,
     /// `[auth.bans]`.
     pub bans: BanOptions,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        Options { passwords: Some("etc/passwd".into()), acl: None, bans: BanOptions::default() }
+    }
+}
+
 impl Options {
     /// Reads `[auth]`.
     pub fn read(mut s: Section<'_>) -> Options {
-        let mut path = |key| s.text(key).filter(|t| !t.is_empty()).map(PathBuf::from);
-        let (passwords, acl) = (path("passwords"), path("acl"));
+        let d = Options::default();
+        let mut path = |key, default| match s.text(key) {
+            Some(text) => (!text.is_empty()).then(|| PathBuf::from(text)),
+            None => default,
+        };
+        let (passwords, acl) = (path("passwords", d.passwords), path("acl", d.acl));
         let bans = BanOptions::read(s.section("bans"));
         s.finish();
         Options { passwords, acl, bans }

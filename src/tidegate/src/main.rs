@@ -7,6 +7,8 @@ mod gateways;
 mod passwd;
 mod run;
 mod settings;
+#[cfg(test)]
+mod shipped;
 
 use std::process::ExitCode;
 

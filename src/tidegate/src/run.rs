@@ -74,12 +74,16 @@ fn welcome(settings: &Settings, auth: &Auth) {
     }
     let waits = |a: Anonymous| a == Anonymous::LoopbackUntilUsers;
     if settings.gates.iter().any(|g| waits(g.setup.rules.anonymous)) {
-        let file = settings.auth.passwords.as_ref().map(|p| p.display().to_string());
-        let file = file.unwrap_or_else(|| "etc/passwd".to_owned());
-        tracing::warn!(
-            "no users exist: only clients on this machine can connect, without a name. \
-             Make a user with `tidegate passwd {file} alice`, name the file in auth.passwords, and send SIGHUP"
-        );
+        let what = match &settings.auth.passwords {
+            Some(file) => {
+                format!("make a user with `tidegate passwd {} alice` and send SIGHUP", file.display())
+            }
+            None => {
+                "name a password file in auth.passwords and make a user with `tidegate passwd FILE alice`"
+                    .to_owned()
+            }
+        };
+        tracing::warn!("no users exist: only clients on this machine can connect, without a name; {what}");
     }
 }
 
