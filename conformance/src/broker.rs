@@ -1,6 +1,7 @@
 //! Starts a server for a test on free ports of loopback, and ends it.
 
 use crate::connection::Targets;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,38 +24,57 @@ impl Drop for Broker {
     }
 }
 
+/// Who may log in.
+const USER: &str = "alice";
+const PASSWORD: &str = "secret of alice";
+
 /// Tidegate as it was built: `TIDEGATE_BIN`, or beside the test that runs.
 pub fn tidegate() -> Result<Broker, String> {
-    let (tcp, ws) = (free_port()?, free_port()?);
+    let (tcp, ws, login) = (free_port()?, free_port()?, free_port()?);
     let folder = folder("tidegate")?;
-    let mut command = Command::new(binary()?);
+    let binary = binary()?;
+    let passwords = folder.join("passwd");
+    passwd(Command::new(&binary).arg("passwd").arg(&passwords).args([USER, "--stdin"]))?;
+    let mut command = Command::new(&binary);
     command.arg("--config").arg(house().join("etc/tidegate.toml")).arg("--data").arg(&folder);
     for (key, value) in [
         ("MQTT__LISTENERS__TCP__BIND", format!("\"{tcp}\"")),
         ("MQTT__LISTENERS__WS__BIND", format!("\"{ws}\"")),
+        ("MQTT__LISTENERS__LOGIN__BIND", format!("\"{login}\"")),
+        ("MQTT__LISTENERS__LOGIN__ANONYMOUS", "\"never\"".to_owned()),
+        ("MQTT__LISTENERS__TCP__ANONYMOUS", "\"always\"".to_owned()),
+        ("MQTT__LISTENERS__WS__ANONYMOUS", "\"always\"".to_owned()),
+        ("AUTH__PASSWORDS", format!("{passwords:?}")),
+        ("AUTH__BANS__LOGIN_FAILURES", "0".to_owned()),
         ("COAP__LISTENERS__UDP__BIND", "\"127.0.0.1:0\"".to_owned()),
         ("HTTP__BIND", "\"127.0.0.1:0\"".to_owned()),
     ] {
         command.env(format!("TIDEGATE__{key}"), value);
     }
-    start(command, folder, Targets { tcp, ws: Some(ws) })
+    start(command, folder, Targets { tcp, ws: Some(ws), login: Some(login) })
 }
 
-/// Debian's mosquitto, open to all.
+/// Debian's mosquitto, open to all but for the listener that wants a login.
 pub fn mosquitto() -> Result<Broker, String> {
-    let (tcp, ws) = (free_port()?, free_port()?);
+    let (tcp, ws, login) = (free_port()?, free_port()?, free_port()?);
     let folder = folder("mosquitto")?;
     let config = folder.join("mosquitto.conf");
+    let passwords = folder.join("passwd");
+    passwd(Command::new("mosquitto_passwd").arg("-c").arg("-b").arg(&passwords).args([USER, PASSWORD]))?;
     let text = format!(
-        "listener {} 127.0.0.1\nlistener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
-         max_packet_size 1048576\n",
+        "per_listener_settings true\nuser root\nmax_packet_size 1048576\n\
+         listener {} 127.0.0.1\nallow_anonymous true\n\
+         listener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
+         listener {} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
         tcp.port(),
-        ws.port()
+        ws.port(),
+        login.port(),
+        passwords.display()
     );
     std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
     let mut command = Command::new("/usr/sbin/mosquitto");
     command.arg("-c").arg(&config);
-    start(command, folder, Targets { tcp, ws: Some(ws) })
+    start(command, folder, Targets { tcp, ws: Some(ws), login: Some(login) })
 }
 
 /// The folder that holds the workspace.
@@ -76,6 +96,18 @@ fn binary() -> Result<PathBuf, String> {
         "{} is not there: cargo build -p tidegate, or TIDEGATE_BIN says where it is",
         beside.display()
     ))
+}
+
+/// Runs a command that makes a password file; it may read the password from its input.
+fn passwd(command: &mut Command) -> Result<(), String> {
+    let wrong = |error: std::io::Error| error.to_string();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(wrong)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A command that has its password already does not read it.
+        let _ = writeln!(input, "{PASSWORD}");
+    }
+    let status = child.wait().map_err(wrong)?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}")) }
 }
 
 fn start(mut command: Command, folder: PathBuf, targets: Targets) -> Result<Broker, String> {

@@ -12,6 +12,8 @@ pub struct Targets {
     pub tcp: SocketAddr,
     /// WebSocket without TLS, if there is one.
     pub ws: Option<SocketAddr>,
+    /// Plain TCP, where nobody but `alice` with the password `secret of alice` is let in.
+    pub login: Option<SocketAddr>,
 }
 
 /// What came.

@@ -4,6 +4,7 @@ use crate::connection::{Connection, Event, Targets};
 use crate::expect::{self, Bound};
 use crate::packet::{self, Context};
 use crate::read::{self, Packet, Value};
+use crate::scram::{Exchange, METHOD};
 use crate::script::{Case, Step, Version};
 use crate::text::{self, Word};
 use std::collections::BTreeMap;
@@ -102,6 +103,8 @@ impl Player<'_> {
             }
             "<" | "<~" => self.expect(name, rest),
             "joins" => self.joins(name, rest),
+            "scrams" => self.scrams(name, "connect", rest),
+            "scrams-again" => self.scrams(name, "auth code=0x19", rest),
             "leaves" => {
                 self.send(name, &["disconnect".into()])?;
                 self.expect(name, &["close".into()])
@@ -130,11 +133,17 @@ impl Player<'_> {
         self.connections.get_mut(name).ok_or_else(|| format!("{name} is not open"))
     }
 
-    /// `opens`, `opens ws [path=] [protocol=] [selects=]`.
+    /// `opens`, `opens login`, `opens ws [path=] [protocol=] [selects=]`.
     fn opens(&mut self, name: &str, rest: &[String]) -> Result<(), String> {
         self.connections.remove(name);
-        if rest.first().map(String::as_str) != Some("ws") {
-            return self.open(name).map(drop);
+        match rest.first().map(String::as_str) {
+            Some("ws") => {}
+            Some("login") => {
+                let address = self.targets.login.ok_or("the server has no listener that wants a login")?;
+                self.connections.insert(name.to_owned(), Connection::open(address)?);
+                return Ok(());
+            }
+            _ => return self.open(name).map(drop),
         }
         let words: Vec<Word> = rest.iter().map(|w| text::word(w)).collect();
         let value = |key: &str| words.iter().find(|word| word.key == key).and_then(|word| word.value.clone());
@@ -312,6 +321,40 @@ impl Player<'_> {
         }
         self.expect(name, &wanted)?;
         if self.connections.contains_key(name) { self.expect(name, &["close".into()]) } else { Ok(()) }
+    }
+
+    /// Authenticates by SCRAM-SHA-256 (MQTT 5.0, 4.12) with a CONNECT or, again, with an AUTH: `user=` and `password=`,
+    /// and the words of the packet. Expects success and the server's own proof, or what follows `->`.
+    fn scrams(&mut self, name: &str, packet: &str, rest: &[String]) -> Result<(), String> {
+        let (words, wanted) = halves(rest);
+        let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+        let (Some(user), Some(password)) = (value("user="), value("password=")) else {
+            return Err("scrams wants user= and password=".into());
+        };
+        let exchange = Exchange::new(user, password, self.unique);
+        let rest: Vec<String> = words
+            .iter()
+            .filter(|w| !w.starts_with("user=") && !w.starts_with("password="))
+            .cloned()
+            .collect();
+        let method = format!("authentication-method={METHOD}");
+        let data = |text: &str| format!("authentication-data=hex:{}", text::hex_digits(text.as_bytes()));
+        let mut first = with(packet, &rest);
+        first.extend([method.clone(), data(&exchange.first())]);
+        self.send(name, &first)?;
+        self.bound.remove("scram");
+        self.expect(name, &with("auth code=0x18 authentication-data=@scram", std::slice::from_ref(&method)))?;
+        let Some(Value::Bytes(server_first)) = self.bound.remove("scram") else {
+            return Err("no data".into());
+        };
+        let last = exchange.answer(&String::from_utf8_lossy(&server_first))?;
+        self.send(name, &with("auth code=0x18", &[method.clone(), data(&last.client)]))?;
+        let answer = if packet == "connect" { "connack" } else { "auth" };
+        match wanted {
+            [] => self.expect(name, &with(&format!("{answer} code=0"), &[method, data(&last.server)])),
+            [kind, ..] if kind.contains('=') => self.expect(name, &with(answer, wanted)),
+            _ => self.expect(name, wanted),
+        }
     }
 
     /// Granted as asked, unless `-> codes=` says otherwise.

@@ -99,13 +99,18 @@ pub fn hex(digits: &str) -> Result<Vec<u8>, String> {
     pairs.collect::<Option<Vec<u8>>>().ok_or_else(|| "wrong hex digits".to_owned())
 }
 
+/// Two digits for each byte.
+pub fn hex_digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Bytes as a reader of a failure wants them: text where it is text, hex otherwise, and not without end.
 pub fn show(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(48)];
     let more = if bytes.len() > head.len() { format!("… ({} bytes)", bytes.len()) } else { String::new() };
     match std::str::from_utf8(head) {
         Ok(text) if !text.chars().any(char::is_control) => format!("{text:?}{more}"),
-        _ => format!("hex:{}{more}", head.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        _ => format!("hex:{}{more}", hex_digits(head)),
     }
 }
 
