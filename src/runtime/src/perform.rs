@@ -380,8 +380,8 @@ impl Desk {
         }
         let client_id = connect.client_id.clone();
         let (protocol, is_transient, keep_alive) = (connect.protocol, connect.is_transient, connect.keep_alive);
-        let principal = grant.principal();
-        let open = Open { connect, namespace: &port.facts.namespace, principal, mount };
+        let (principal, username) = (grant.principal(), grant.username());
+        let open = Open { connect, namespace: &port.facts.namespace, principal, username, mount };
         let opened = match self.house.router.connect(now, at, open, &mut self.matches, &mut self.post) {
             Ok(opened) => opened,
             Err(why) => return self.refuse(peers, peer, why),
