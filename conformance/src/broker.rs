@@ -35,7 +35,9 @@ pub fn tidegate() -> Result<Broker, String> {
     let binary = binary()?;
     let passwords = folder.join("passwd");
     passwd(Command::new(&binary).arg("passwd").arg(&passwords).args([USER, "--stdin"]))?;
+    // The shipped configuration names its files from here.
     let mut command = Command::new(&binary);
+    command.current_dir(house());
     command.arg("--config").arg(house().join("etc/tidegate.toml")).arg("--data").arg(&folder);
     for (key, value) in [
         ("MQTT__LISTENERS__TCP__BIND", format!("\"{tcp}\"")),

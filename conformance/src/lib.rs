@@ -10,6 +10,7 @@ pub mod packet;
 pub mod play;
 pub mod property;
 pub mod read;
+mod request;
 pub mod run;
 pub mod scram;
 pub mod script;
