@@ -106,6 +106,20 @@ impl Router {
         found
     }
 
+    /// Where the sessions are connected that have this client id, or that this principal owns; at most `limit`.
+    pub fn attachments(&self, client_id: Option<&str>, principal: Option<&str>, limit: usize) -> Vec<Attachment> {
+        let mut found = Vec::new();
+        self.registry.each(|session| {
+            let is_meant = client_id.is_some_and(|id| *session.client_id == *id)
+                || principal.is_some_and(|p| session.principal.as_deref() == Some(p));
+            if is_meant {
+                found.extend(session.state.lock().at);
+            }
+            found.len() < limit
+        });
+        found
+    }
+
     /// Retained messages by filter text, for operators; see [`Router::retained`].
     pub fn retained_topics(&self, now: Now, limit: usize) -> Vec<Message> {
         let everything = self.retained.read();

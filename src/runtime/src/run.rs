@@ -106,7 +106,8 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         auth,
         metrics: Metrics::default(),
         limits: RwLock::new(setup.limits),
-        boxes: (0..drivers + datagrams).map(|_| Mailbox::default()).collect(),
+        // The last is for subscribers on the admin socket.
+        boxes: (0..drivers + datagrams + 1).map(|_| Mailbox::default()).collect(),
         traces: Traces::default(),
         connections: AtomicUsize::new(0),
         logins: AtomicUsize::new(0),

@@ -90,11 +90,15 @@ pub(crate) struct Passwd {
 /// See [`Command::Clients`].
 #[derive(Debug, Subcommand)]
 pub(crate) enum Clients {
-    /// List them.
-    List,
+    /// List them, at most 10,000.
+    List {
+        /// Those whose client id holds this.
+        #[arg(default_value = "")]
+        part: String,
+    },
     /// Show one with all that is known of it.
     Show { client: String },
-    /// End a client's connection.
+    /// End a client's connection; without one, its session.
     Kick { client: String },
 }
 
@@ -117,7 +121,7 @@ pub(crate) struct Publish {
 pub(crate) enum Bans {
     /// List them.
     List,
-    /// Keep somebody out; if connected, a client id or user is disconnected.
+    /// Keep somebody out; a client id or user that is connected is disconnected.
     Add {
         #[command(flatten)]
         who: Banned,

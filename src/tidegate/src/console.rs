@@ -1,7 +1,7 @@
 //! The operator's commands: a request over the admin socket, and what comes back printed.
 //!
 //! The protocol is one JSON object a line. A request is `{"do": "clients.list", …}`; the answer is any number of
-//! `{"item": …}` and then `{"done": true}`, with `next` if a page follows, or `{"error": "…"}`.
+//! `{"item": …}` and then `{"done": true}`, with `more` if the list was cut, or `{"error": "…"}`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -28,29 +28,26 @@ enum Look {
     Line,
 }
 
-/// Sends what `command` asks for to the gateway that listens at `socket`, and prints its answer. False for commands
-/// that are not the console's.
+/// Sends what `command` asks for to the gateway that listens at `socket`, and prints its answer. An error for
+/// commands that are not the console's.
 pub(crate) fn run(socket: &Path, command: &Command, json: bool) -> Result<(), String> {
-    let (mut request, look) = request(command)?;
+    let (request, look) = request(command)?;
     let mut out = Printer { out: io::stdout().lock(), json, columns: None, look };
-    loop {
-        let answer = ask(socket, &request, &mut out);
-        match answer {
-            Ok(Some(next)) => {
-                request["after"] = next;
-            }
-            Ok(None) => return Ok(()),
-            // Who reads our output has left: `tidegate topics | head`.
-            Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(Failure::Output(e)) => return Err(format!("cannot write: {e}")),
-            Err(Failure::Gateway(text)) => return Err(text),
-        }
+    match ask(socket, &request, &mut out) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("and more; the list was cut here".to_owned()),
+        // Who reads our output has left: `tidegate topics | head`.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Failure::Output(e)) => Err(format!("cannot write: {e}")),
+        Err(Failure::Gateway(text)) => Err(text),
     }
 }
 
 fn request(command: &Command) -> Result<(Value, Look), String> {
     Ok(match command {
-        Command::Clients { command: Clients::List } => (json!({"do": "clients.list"}), Look::Table),
+        Command::Clients { command: Clients::List { part } } => {
+            (json!({"do": "clients.list", "part": part}), Look::Table)
+        }
         Command::Clients { command: Clients::Show { client } } => {
             (json!({"do": "clients.show", "client_id": client}), Look::Sheet)
         }
@@ -102,8 +99,8 @@ enum Failure {
     Output(io::Error),
 }
 
-/// One request and its answer; where the next page begins, if there is one.
-fn ask(socket: &Path, request: &Value, out: &mut Printer<'_>) -> Result<Option<Value>, Failure> {
+/// One request and its answer; whether there was more than was sent.
+fn ask(socket: &Path, request: &Value, out: &mut Printer<'_>) -> Result<bool, Failure> {
     let gateway = |e: io::Error| Failure::Gateway(format!("the gateway does not answer: {e}"));
     let mut stream = UnixStream::connect(socket).map_err(|e| {
         Failure::Gateway(format!(
@@ -120,12 +117,12 @@ fn ask(socket: &Path, request: &Value, out: &mut Printer<'_>) -> Result<Option<V
             return Err(Failure::Gateway("the gateway has closed the connection".to_owned()));
         }
         let bad = |_| Failure::Gateway("the gateway's answer is not understood".to_owned());
-        let mut answer: Value = serde_json::from_str(&line).map_err(bad)?;
+        let answer: Value = serde_json::from_str(&line).map_err(bad)?;
         if let Some(error) = answer.get("error") {
             return Err(Failure::Gateway(error.as_str().unwrap_or("unknown error").to_owned()));
         }
         if answer.get("done").is_some() {
-            return Ok(Some(answer["next"].take()).filter(|next| !next.is_null()));
+            return Ok(answer["more"] == true);
         }
         out.print(&answer["item"]).map_err(Failure::Output)?;
     }
