@@ -141,9 +141,13 @@ impl Router {
                 post.signals.push((was, Signal::Stop(Stop::TakenOver)));
             }
             let old_will = state.will.take();
-            // The earlier connection is closed by this one; only a will that was to wait is not published (3.1.3.2.2).
-            let lost = old_will.filter(|w| state.at.is_some() && (w.delay.is_zero() || connect.clean_start));
-            let is_resumed = !connect.clean_start && *old.mount == *mount;
+            // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
+            let is_over = state.at.is_some() && state.expiry.is_zero();
+            let is_resumed = !connect.clean_start && !is_over && *old.mount == *mount;
+            // A will that was to wait is published now if its session ends (MQTT-3.1.2-8), and not at all if it goes on
+            // (MQTT-3.1.3-9).
+            let is_lost = |w: &Will| !is_resumed || (state.at.is_some() && w.delay.is_zero());
+            let lost = old_will.filter(|w| is_lost(w));
             if is_resumed {
                 state.attach(at, credit);
                 state.expiry = expiry;

@@ -1,0 +1,437 @@
+//! Sessions as clients see them: taken over, resumed, ended, shared, with wills; under a clock that the test moves.
+#![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::{
+    Connect, Deliver, DeliveryId, Filter, Message, Now, Peer, Qos, Refusal, Settle, Stop, Subscribe, Will,
+};
+use router::{Attachment, Matches, Open, Options, Post, Router, Session, Signal};
+
+const NEVER: Duration = Duration::MAX;
+const ENDS: Duration = Duration::ZERO;
+
+/// A router, its clock, and what it posted.
+struct World {
+    router: Router,
+    now: Now,
+    matches: Matches,
+    post: Post,
+    peers: u32,
+}
+
+/// A client's connection.
+#[derive(Clone)]
+struct Client {
+    session: Arc<Session>,
+    at: Attachment,
+    present: bool,
+}
+
+fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect {
+    Connect {
+        client_id: id.into(),
+        username: None,
+        password: None,
+        method: None,
+        clean_start,
+        expiry,
+        credit: 100,
+        will: None,
+        protocol: "MQTT 5.0",
+        keep_alive: 0,
+        is_transient: false,
+    }
+}
+
+impl World {
+    fn new() -> World {
+        World::with(Options::default())
+    }
+
+    fn with(options: Options) -> World {
+        World {
+            router: Router::new(options),
+            now: Now::from_micros(1_000_000),
+            matches: Matches::default(),
+            post: Post::default(),
+            peers: 0,
+        }
+    }
+
+    fn join(&mut self, id: &str, clean_start: bool, expiry: Duration) -> Client {
+        self.open(connect(id, clean_start, expiry), None).unwrap()
+    }
+
+    fn open(&mut self, mut connect: Connect, principal: Option<&str>) -> Result<Client, Refusal> {
+        self.peers += 1;
+        let at = Attachment { driver: 0, peer: Peer { slot: self.peers, generation: 0 } };
+        let open = Open {
+            connect: &mut connect,
+            namespace: "",
+            principal: principal.map(Arc::from),
+            username: None,
+            mount: "".into(),
+        };
+        let opened = self.router.connect(self.now, at, open, &mut self.matches, &mut self.post)?;
+        Ok(Client { session: opened.session, at, present: opened.present })
+    }
+
+    fn join_with_will(&mut self, id: &str, expiry: Duration, delay: u64) -> Client {
+        let message = Message::new(self.now, "will", b"lost");
+        let will = Will { message, delay: Duration::from_secs(delay) };
+        self.open(Connect { will: Some(Box::new(will)), ..connect(id, false, expiry) }, None).unwrap()
+    }
+
+    fn subscribe(&mut self, client: &Client, filter: &str, qos: Qos) -> Result<Qos, Refusal> {
+        let subscribe = Subscribe {
+            filter: Filter::parse(filter).unwrap(),
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+            identifier: 0,
+        };
+        self.router.subscribe(self.now, &client.session, subscribe, &mut self.matches, &mut self.post)
+    }
+
+    fn publish(&mut self, topic: &str, payload: &str, qos: Qos) -> Result<usize, Refusal> {
+        let message = Message::new(self.now, topic, payload.as_bytes()).with_qos(qos);
+        self.router.publish(self.now, None, message, None, &mut self.matches, &mut self.post)
+    }
+
+    /// What the client gets now, as `payload`, `payload!` when sent again, `release`; ids go into `ids`.
+    fn drain(&mut self, client: &Client, ids: &mut Vec<DeliveryId>) -> Vec<String> {
+        let mut got = Vec::new();
+        self.router.drain(self.now, &client.session, client.at, |deliver| {
+            got.push(match deliver {
+                Deliver::Message(delivery) => {
+                    ids.extend(delivery.id);
+                    let again = if delivery.duplicate { "!" } else { "" };
+                    format!("{}{again}", String::from_utf8_lossy(delivery.message.payload()))
+                }
+                Deliver::Release(id) => {
+                    ids.push(*id);
+                    "release".to_owned()
+                }
+            });
+            true
+        });
+        got
+    }
+
+    fn got(&mut self, client: &Client) -> Vec<String> {
+        self.drain(client, &mut Vec::new())
+    }
+
+    fn settle(&mut self, client: &Client, id: DeliveryId, how: Settle) {
+        self.router.settle(self.now, &client.session, id, how, &mut self.post);
+    }
+
+    fn leave(&mut self, client: &Client) {
+        self.part(client, false);
+    }
+
+    fn lose(&mut self, client: &Client) {
+        self.part(client, true);
+    }
+
+    fn part(&mut self, client: &Client, with_will: bool) {
+        let World { router, now, matches, post, .. } = self;
+        router.disconnect(*now, &client.session, client.at, with_will, None, matches, post);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self.router.timeout(self.now, &mut self.matches, &mut self.post);
+    }
+
+    fn stopped(&self, client: &Client) -> bool {
+        self.post
+            .signals
+            .iter()
+            .any(|(at, signal)| *at == client.at && matches!(signal, Signal::Stop(Stop::TakenOver)))
+    }
+}
+
+#[test]
+fn a_session_is_resumed_with_its_subscriptions_and_queue() {
+    let mut w = World::new();
+    let b = w.join("b", false, NEVER);
+    w.subscribe(&b, "t", Qos::AtLeastOnce).unwrap();
+    w.leave(&b);
+    w.publish("t", "kept", Qos::AtLeastOnce).unwrap();
+    w.publish("t", "not kept", Qos::AtMostOnce).unwrap();
+    let b = w.join("b", false, NEVER);
+    assert!(b.present);
+    assert_eq!(w.got(&b), ["kept"]);
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_in_its_order() {
+    let mut w = World::new();
+    let b = w.join("b", false, NEVER);
+    w.subscribe(&b, "t", Qos::ExactlyOnce).unwrap();
+    for payload in ["1", "2", "3"] {
+        w.publish("t", payload, Qos::ExactlyOnce).unwrap();
+    }
+    let mut ids = Vec::new();
+    assert_eq!(w.drain(&b, &mut ids), ["1", "2", "3"]);
+    assert!(w.router.receive(&b.session, ids[1]));
+    w.publish("t", "4", Qos::AtLeastOnce).unwrap();
+    w.leave(&b);
+    let b = w.join("b", false, NEVER);
+    let mut again = Vec::new();
+    assert_eq!(w.drain(&b, &mut again), ["1!", "release", "3!", "4"]);
+    assert_eq!(again[..3], ids);
+    again.iter().for_each(|id| w.settle(&b, *id, Settle::Done));
+    w.leave(&b);
+    let b = w.join("b", false, NEVER);
+    assert!(w.got(&b).is_empty());
+}
+
+#[test]
+fn a_session_that_is_taken_over_goes_on_and_the_old_connection_is_stopped() {
+    let mut w = World::new();
+    let old = w.join("b", false, NEVER);
+    w.subscribe(&old, "t", Qos::AtLeastOnce).unwrap();
+    let new = w.join("b", false, NEVER);
+    assert!(new.present && w.stopped(&old));
+    // The driver of the old connection reports its end after the new one began.
+    w.lose(&old);
+    w.publish("t", "x", Qos::AtLeastOnce).unwrap();
+    assert_eq!(w.got(&new), ["x"]);
+    assert!(w.got(&old).is_empty());
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_is_not_resumed_by_who_takes_it_over() {
+    // MQTT-3.1.2-6 of 3.1.1: nothing of a clean session is used again; 5.0: an expiry of 0 ends with the connection.
+    let mut w = World::new();
+    let old = w.join("b", true, ENDS);
+    w.subscribe(&old, "t", Qos::AtLeastOnce).unwrap();
+    let new = w.join("b", false, NEVER);
+    assert!(!new.present && w.stopped(&old));
+    w.publish("t", "x", Qos::AtLeastOnce).unwrap();
+    assert!(w.got(&new).is_empty());
+    assert_eq!(w.router.stats().subscriptions, 0);
+}
+
+#[test]
+fn a_clean_start_discards_the_session() {
+    let mut w = World::new();
+    let b = w.join("b", false, NEVER);
+    w.subscribe(&b, "t", Qos::AtLeastOnce).unwrap();
+    w.leave(&b);
+    w.publish("t", "old", Qos::AtLeastOnce).unwrap();
+    let b = w.join("b", true, NEVER);
+    assert!(!b.present);
+    w.publish("t", "new", Qos::AtLeastOnce).unwrap();
+    assert!(w.got(&b).is_empty());
+}
+
+#[test]
+fn a_session_ends_when_its_expiry_has_passed() {
+    let mut w = World::new();
+    let b = w.join("b", false, Duration::from_secs(10));
+    w.subscribe(&b, "t", Qos::AtLeastOnce).unwrap();
+    w.leave(&b);
+    w.wait(9);
+    let b = w.join("b", false, Duration::from_secs(10));
+    assert!(b.present);
+    w.leave(&b);
+    // The first end's timer is due now, and is about an earlier connection.
+    w.wait(2);
+    assert_eq!(w.router.stats().sessions, 1);
+    w.wait(9);
+    assert_eq!((w.router.stats().sessions, w.router.stats().subscriptions), (0, 0));
+}
+
+#[test]
+fn another_principal_is_refused() {
+    let mut w = World::new();
+    let alice = w.open(connect("b", false, NEVER), Some("alice")).unwrap();
+    let mut refused = |principal| w.open(connect("b", true, NEVER), principal).err();
+    assert_eq!(refused(None), Some(Refusal::NotOwner));
+    assert_eq!(refused(Some("bob")), Some(Refusal::NotOwner));
+    assert!(!w.stopped(&alice));
+    assert!(w.open(connect("b", false, NEVER), Some("alice")).unwrap().present);
+}
+
+#[test]
+fn a_will_is_published_when_the_connection_is_lost_and_not_when_it_ends_in_order() {
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", ENDS, 0);
+    w.leave(&a);
+    assert!(w.got(&s).is_empty());
+    let a = w.join_with_will("a", ENDS, 0);
+    w.lose(&a);
+    w.lose(&a);
+    assert_eq!(w.got(&s), ["lost"]);
+}
+
+#[test]
+fn a_delayed_will_waits_unless_the_session_ends() {
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", NEVER, 10);
+    w.lose(&a);
+    w.wait(9);
+    assert!(w.got(&s).is_empty());
+    w.wait(2);
+    assert_eq!(w.got(&s), ["lost"]);
+    let a = w.join_with_will("b", Duration::from_secs(5), 10);
+    w.lose(&a);
+    w.wait(6);
+    assert_eq!(w.got(&s), ["lost"]);
+    let a = w.join_with_will("c", ENDS, 10);
+    w.lose(&a);
+    assert_eq!(w.got(&s), ["lost"]);
+    w.wait(100);
+    assert!(w.got(&s).is_empty());
+}
+
+#[test]
+fn who_is_back_within_the_delay_has_no_will_published() {
+    // MQTT-3.1.3-9.
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", NEVER, 10);
+    w.lose(&a);
+    w.wait(5);
+    let a = w.join("a", false, NEVER);
+    w.wait(10);
+    w.lose(&a);
+    w.wait(20);
+    assert!(w.got(&s).is_empty());
+}
+
+#[test]
+fn a_will_is_published_when_its_session_is_discarded_before_the_delay_is_over() {
+    // MQTT-3.1.2-8: a clean start ends the session, and so does the end of a connection whose expiry is 0.
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", NEVER, 10);
+    w.lose(&a);
+    w.join("a", true, NEVER);
+    assert_eq!(w.got(&s), ["lost"], "of an absent client");
+    w.join_with_will("b", NEVER, 10);
+    w.join("b", true, NEVER);
+    assert_eq!(w.got(&s), ["lost"], "of a connected client");
+    w.join_with_will("c", ENDS, 10);
+    w.join("c", false, NEVER);
+    assert_eq!(w.got(&s), ["lost"], "of a session that ends with its connection");
+    w.join_with_will("d", NEVER, 10);
+    w.join("d", false, NEVER);
+    w.wait(100);
+    assert!(w.got(&s).is_empty(), "a session that goes on has no will published");
+}
+
+#[test]
+fn a_qos_2_message_that_comes_twice_is_published_once() {
+    // MQTT-4.3.3-10.
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "t", Qos::AtMostOnce).unwrap();
+    let a = w.join("a", false, NEVER);
+    let send = |w: &mut World, from: &Client| {
+        let message = Message::new(w.now, "t", b"x").with_qos(Qos::ExactlyOnce);
+        let World { router, now, matches, post, .. } = w;
+        router.publish(*now, Some(&*from.session), message, Some(7), matches, post).unwrap();
+    };
+    send(&mut w, &a);
+    w.lose(&a);
+    let a = w.join("a", false, NEVER);
+    send(&mut w, &a);
+    assert_eq!(w.got(&s), ["x"]);
+    assert!(w.router.release(&a.session, 7) && !w.router.release(&a.session, 7));
+    send(&mut w, &a);
+    assert_eq!(w.got(&s), ["x"]);
+}
+
+#[test]
+fn credit_bounds_what_is_under_way() {
+    let mut w = World::new();
+    let b = w.open(Connect { credit: 2, ..connect("b", true, ENDS) }, None).unwrap();
+    w.subscribe(&b, "t", Qos::AtLeastOnce).unwrap();
+    for payload in ["1", "2", "3", "4"] {
+        w.publish("t", payload, Qos::AtLeastOnce).unwrap();
+    }
+    let mut ids = Vec::new();
+    assert_eq!(w.drain(&b, &mut ids), ["1", "2"]);
+    assert!(w.got(&b).is_empty());
+    w.settle(&b, ids[1], Settle::Done);
+    assert_eq!(w.drain(&b, &mut ids), ["3"]);
+    w.settle(&b, ids[0], Settle::Refused);
+    w.settle(&b, ids[0], Settle::Done);
+    assert_eq!(w.drain(&b, &mut ids), ["4"]);
+}
+
+#[test]
+fn a_qos_1_message_of_a_shared_subscription_goes_to_another_member_when_its_session_ends() {
+    let mut w = World::new();
+    let b = w.join("b", true, ENDS);
+    w.subscribe(&b, "$share/g/t", Qos::ExactlyOnce).unwrap();
+    w.publish("t", "one", Qos::AtLeastOnce).unwrap();
+    w.publish("t", "two", Qos::ExactlyOnce).unwrap();
+    assert_eq!(w.got(&b), ["one", "two"]);
+    let c = w.join("c", true, ENDS);
+    w.subscribe(&c, "$share/g/t", Qos::ExactlyOnce).unwrap();
+    w.leave(&b);
+    // MQTT-4.8.2-5: QoS 2 ends with its member.
+    assert_eq!(w.got(&c), ["one"]);
+}
+
+#[test]
+fn a_shared_subscription_takes_turns_among_the_connected() {
+    let mut w = World::new();
+    let members: Vec<Client> = ["b", "c", "d"].map(|id| w.join(id, false, NEVER)).into();
+    for member in &members {
+        w.subscribe(member, "$share/g/t", Qos::AtLeastOnce).unwrap();
+    }
+    w.leave(&members[1]);
+    for n in 0..6 {
+        w.publish("t", &n.to_string(), Qos::AtLeastOnce).unwrap();
+    }
+    let counts: Vec<usize> = members.iter().map(|member| w.got(member).len()).collect();
+    assert_eq!(counts[1], 0);
+    assert_eq!(counts.iter().sum::<usize>(), 6);
+    assert!(counts[0] >= 2 && counts[2] >= 2, "{counts:?}");
+}
+
+#[test]
+fn an_exclusive_filter_is_free_again_when_its_holder_has_gone() {
+    let mut w = World::new();
+    let b = w.join("b", true, ENDS);
+    let c = w.join("c", true, ENDS);
+    w.subscribe(&b, "$exclusive/t", Qos::AtMostOnce).unwrap();
+    assert_eq!(w.subscribe(&b, "$exclusive/t", Qos::AtLeastOnce), Ok(Qos::AtLeastOnce));
+    assert_eq!(w.subscribe(&c, "$exclusive/t", Qos::AtMostOnce), Err(Refusal::ExclusiveTaken));
+    w.leave(&b);
+    assert_eq!(w.subscribe(&c, "$exclusive/t", Qos::AtMostOnce), Ok(Qos::AtMostOnce));
+}
+
+#[test]
+fn nothing_is_left_when_everybody_has_gone() {
+    let mut w = World::new();
+    for round in 0..3 {
+        let clients: Vec<Client> = (0..50).map(|n| w.join(&format!("c{n}"), round == 1, ENDS)).collect();
+        for (n, client) in clients.iter().enumerate() {
+            for filter in
+                [format!("a/{n}/+"), "a/#".into(), format!("$share/g{}/a/#", n % 3), format!("x/{n}")]
+            {
+                w.subscribe(client, &filter, Qos::ExactlyOnce).unwrap();
+            }
+        }
+        w.publish("a/1/b", "x", Qos::ExactlyOnce).unwrap();
+        clients.iter().for_each(|client| w.lose(client));
+    }
+    let stats = w.router.stats();
+    assert_eq!((stats.sessions, stats.subscriptions, stats.filters), (0, 0, 0));
+}
