@@ -226,7 +226,11 @@ impl Desk {
             }
         }
         let ended = ended.len();
-        Ok(Page::line(format!("{} `{}` is kept out; {ended} connection(s) ended", subject.kind(), subject.value())))
+        Ok(Page::line(format!(
+            "{} `{}` is kept out; {ended} connection(s) ended",
+            subject.kind(),
+            subject.value()
+        )))
     }
 
     fn unban(&self, request: &Value) -> Result<Page, String> {

@@ -25,7 +25,10 @@ fn session(info: &SessionInfo) -> Map<String, Value> {
     fields.insert("namespace".into(), (*info.namespace).into());
     fields.insert("connected".into(), info.at.is_some().into());
     fields.insert("user".into(), info.principal.as_deref().into());
-    fields.insert("expiry".into(), if info.expiry == Duration::MAX { "never".into() } else { info.expiry.as_secs().into() });
+    fields.insert(
+        "expiry".into(),
+        if info.expiry == Duration::MAX { "never".into() } else { info.expiry.as_secs().into() },
+    );
     fields.insert("subscriptions".into(), info.filters.len().into());
     fields.insert("queued".into(), info.queued.into());
     fields.insert("inflight".into(), info.inflight.into());
@@ -58,7 +61,9 @@ pub(super) fn topics(house: &House, filter: &str) -> Result<Page, String> {
     let filter = Filter::parse(filter).map_err(|e| format!("`{filter}`: {e}"))?;
     let now = house.clock.now();
     let found = house.router.retained(now, &filter, PAGE + 1);
-    Ok(Page::of(found.iter().map(|m| json!({"topic": m.topic(), "qos": m.qos() as u8, "bytes": m.payload().len()}))))
+    Ok(Page::of(
+        found.iter().map(|m| json!({"topic": m.topic(), "qos": m.qos() as u8, "bytes": m.payload().len()})),
+    ))
 }
 
 /// Subscriptions, of one client or of all.

@@ -150,7 +150,13 @@ fn attach(house: &House, at: Attachment, subscribe: Subscribe) -> Result<Arc<Ses
     };
     let now = house.clock.now();
     // A namespace that no listener has: no client can take this session over.
-    let open = Open { connect: &mut connect, namespace: "$admin", principal: None, username: None, mount: "".into() };
+    let open = Open {
+        connect: &mut connect,
+        namespace: "$admin",
+        principal: None,
+        username: None,
+        mount: "".into(),
+    };
     let session = house
         .router
         .connect(now, at, open, &mut matches, &mut post)

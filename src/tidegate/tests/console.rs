@@ -1,0 +1,288 @@
+//! The built program on the command line: files, the running gateway, and the operator's commands to it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+#![allow(clippy::disallowed_methods, reason = "a test waits for another process")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A folder of its own for each test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidegate-console-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.current_dir(&self.0).arg("--config").arg("t.toml").args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (bool, String, String) {
+        said(&self.command(args).output().unwrap())
+    }
+
+    /// What it prints when all goes well.
+    fn ok(&self, args: &[&str]) -> String {
+        let (ok, out, err) = self.run(args);
+        assert!(ok, "{args:?}: {err}");
+        out
+    }
+
+    /// What it complains about.
+    fn fails(&self, args: &[&str]) -> String {
+        let (ok, _, err) = self.run(args);
+        assert!(!ok, "{args:?} should have failed");
+        err
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn said(output: &Output) -> (bool, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A running gateway; ended when dropped.
+struct Running {
+    folder: Folder,
+    child: Child,
+}
+
+impl Running {
+    fn start(more: &str) -> Running {
+        let folder = Folder::new();
+        folder.file("t.toml", &format!("[http]\nbind = \"off\"\n[drivers]\ncount = 1\n{more}"));
+        let log = std::fs::File::create(folder.0.join("log")).unwrap();
+        let child = folder.command(&["run"]).stderr(log).spawn().unwrap();
+        let mut running = Running { folder, child };
+        running.until("it listens", |r| r.folder.run(&["bans", "list"]).0);
+        running
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&Running) -> bool) {
+        let begin = Instant::now();
+        while !is_so(self) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}: not in time\n{}", self.log());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{what}: ended with {status}\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join("log")).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_reports_all_mistakes_with_file_line_and_key() {
+    let folder = Folder::new();
+    folder.file("t.toml", "[limits]\nmax_logins = 0\n[auth]\nacl = \"acl.conf\"\n[loog]\n");
+    folder.file("acl.conf", "allow everyone publish a\nallow nobody publish a\n");
+    let mut command = folder.command(&["check"]);
+    let (ok, out, err) = said(&command.env("TIDEGATE__NODE__NAEM", "x").output().unwrap());
+    assert!(!ok && out.is_empty());
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 4, "{err}");
+    assert_eq!(lines[0], "TIDEGATE__NODE__NAEM: node.naem: unknown key; did you mean `name`?");
+    assert!(lines[1].starts_with("t.toml:2: limits.max_logins: must be a whole number from 1"));
+    assert_eq!(lines[2], "t.toml:5: loog: unknown key; did you mean `log`?");
+    assert!(lines[3].starts_with("acl.conf:2: acl: `nobody` is none of"));
+    assert_eq!(folder.fails(&["run"]).lines().count(), 3);
+}
+
+#[test]
+fn check_says_what_is_fine() {
+    let folder = Folder::new();
+    folder.file("t.toml", "[mqtt.listeners.tcp]\nbind = \"127.0.0.1:1883\"\n");
+    assert_eq!(folder.ok(&["check"]), "ok: mqtt.listeners.tcp on 127.0.0.1:1883\nok: t.toml\n");
+    assert!(folder.ok(&["version"]).starts_with("tidegate "));
+}
+
+#[test]
+fn passwd_adds_and_removes_users() {
+    let folder = Folder::new();
+    let add = |name: &str, password: &str| {
+        let mut child = folder
+            .command(&["passwd", "passwd", name, "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        said(&child.wait_with_output().unwrap())
+    };
+    assert!(add("alice", "secret\n").0 && add("bob", "hush").0);
+    let text = std::fs::read_to_string(folder.0.join("passwd")).unwrap();
+    assert_eq!(text.lines().filter(|l| l.contains(":$argon2id$")).count(), 2);
+    assert!(!text.contains("secret"));
+    assert!(folder.ok(&["passwd", "passwd", "alice", "--delete"]).contains("removed"));
+    assert!(folder.fails(&["passwd", "passwd", "alice", "--delete"]).contains("no user"));
+    assert!(add("a:b", "x").2.contains("cannot be a user name"));
+    assert!(add("carol", "\n").2.contains("password is empty"));
+    assert!(folder.fails(&["passwd", "passwd", "carol"]).contains("--stdin"));
+}
+
+#[test]
+fn without_a_running_gateway_the_commands_say_so() {
+    let folder = Folder::new();
+    folder.file("t.toml", "");
+    assert!(folder.fails(&["clients", "list"]).contains("no running tidegate at ./data/admin.sock"));
+    folder.file("t.toml", "[admin]\nsocket = \"off\"\n");
+    assert!(folder.fails(&["clients", "list"]).contains("admin.socket is off"));
+}
+
+#[test]
+fn what_is_published_is_retained_listed_and_heard() {
+    let running = Running::start("");
+    let folder = &running.folder;
+    assert_eq!(folder.ok(&["pub", "a/b", "hello", "-r", "-q", "1"]), "published to 0 subscription(s)\n");
+    assert_eq!(folder.ok(&["topics"]), "topic\tqos\tbytes\na/b\t1\t5\n");
+    assert_eq!(folder.ok(&["topics", "b/#"]), "");
+    assert_eq!(folder.ok(&["sub", "a/#", "-n", "1"]), "a/b hello\n");
+    let mut child = folder.command(&["sub", "x/+", "-q", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let begin = Instant::now();
+    while folder.ok(&["pub", "x/1", "first"]) != "published to 1 subscription(s)\n" {
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+    assert_eq!(lines.next().unwrap().unwrap(), "x/1 first");
+    for i in 0..500 {
+        folder_publish(folder, "x/2", &format!("{i}"), i % 3);
+    }
+    for i in 0..500 {
+        assert_eq!(lines.next().unwrap().unwrap(), format!("x/2 {i}"));
+    }
+    assert!(folder.ok(&["subscriptions"]).contains("\tx/+\n"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begin = Instant::now();
+    while !folder.ok(&["clients", "list"]).is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the subscriber's session stays");
+    }
+}
+
+/// Over one connection a message as a program would.
+fn folder_publish(folder: &Folder, topic: &str, payload: &str, qos: u32) {
+    let mut stream = std::os::unix::net::UnixStream::connect(folder.0.join("data/admin.sock")).unwrap();
+    let request = format!(r#"{{"do":"pub","topic":"{topic}","payload":"{payload}","qos":{qos}}}"#);
+    writeln!(stream, "{request}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("{\"done\":true,\"more\":false}\n"), "{answer}");
+}
+
+#[test]
+fn bad_requests_are_answered_and_end_nothing() {
+    let running = Running::start("");
+    let folder = &running.folder;
+    let ask = |request: &[u8]| {
+        let mut stream = std::os::unix::net::UnixStream::connect(folder.0.join("data/admin.sock")).unwrap();
+        // The gateway may have answered, and closed, before it was told everything.
+        let _ = stream.write_all(request);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    for request in ["\n", "nonsense\n", "[]\n", "{}\n", r#"{"do":"clients.show"}"#, "\u{0}\n"] {
+        let answer = ask(format!("{request}\n").as_bytes());
+        assert!(answer.starts_with("{\"error\":"), "{request}: {answer}");
+    }
+    assert!(!ask(&vec![b'x'; 4 << 20]).contains("done"));
+    assert!(folder.fails(&["pub", "a/#", "x"]).contains("wildcard"));
+    assert!(folder.fails(&["pub", "$SYS/x", "x"]).contains("$SYS"));
+    assert!(folder.fails(&["sub", "a/#/b"]).contains("wildcard"));
+    assert!(folder.fails(&["clients", "kick", "nobody"]).contains("no client"));
+    assert!(folder.fails(&["clients", "show", "nobody"]).contains("no client"));
+    assert_eq!(folder.ok(&["bans", "list"]), "");
+}
+
+#[test]
+fn bans_are_added_listed_and_removed() {
+    let running = Running::start("");
+    let folder = &running.folder;
+    folder.ok(&["bans", "add", "address", "10.0.0.0/8", "--for", "10 min"]);
+    folder.ok(&["bans", "add", "client_id", "dev-1"]);
+    let list = folder.ok(&["--json", "bans", "list"]);
+    assert!(
+        list.contains(r#""kind":"client_id","value":"dev-1","seconds_left":null,"reason":"operator""#),
+        "{list}"
+    );
+    assert!(list.contains(r#""value":"10.0.0.0/8","seconds_left":5"#), "{list}");
+    folder.ok(&["bans", "remove", "client_id", "dev-1"]);
+    assert!(folder.fails(&["bans", "remove", "client_id", "dev-1"]).contains("was not kept out"));
+    assert!(folder.fails(&["bans", "add", "address", "ten"]).contains("not an address"));
+    assert!(folder.fails(&["bans", "add", "address", "10.0.0.1", "--for", "ages"]).contains("not a time"));
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_process() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut running = Running::start("");
+    let socket = running.folder.0.join("data/admin.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(running.folder.fails(&["run"]).contains("another tidegate is running"));
+    running.signal("TERM");
+    assert!(running.child.wait().unwrap().success(), "{}", running.log());
+    assert!(!Path::new(&socket).exists());
+}
+
+#[test]
+fn a_hangup_applies_what_it_can_and_names_the_rest() {
+    let mut running = Running::start("");
+    let text = "[http]\nbind = \"off\"\n[drivers]\ncount = 2\n[log]\nlevel = \"debug\"\n";
+    running.folder.file("t.toml", text);
+    running.signal("HUP");
+    running.until("the change is named", |r| r.log().contains("drivers.count"));
+    running.until("the rest is applied", |r| r.log().contains("configuration read again"));
+    running.folder.file("t.toml", "[drivers]\ncount = \"two\"\n");
+    running.signal("HUP");
+    running.until("the mistake is named", |r| r.log().contains("t.toml:2: drivers.count"));
+    assert!(running.folder.run(&["bans", "list", "--data", "data"]).0);
+}
+
+#[test]
+fn the_first_start_says_how_to_make_a_user() {
+    let running = Running::start("[mqtt.listeners.tcp]\nbind = \"127.0.0.1:0\"\n");
+    assert!(running.log().contains("tidegate passwd etc/passwd alice"), "{}", running.log());
+}
