@@ -69,6 +69,52 @@ fn the_shipped_configuration_is_the_default_one() {
     assert_eq!(mistakes, []);
 }
 
+/// What a section knows: it lists its keys to who uses another.
+fn known_keys(section: &str) -> Vec<String> {
+    let (shipped, _) = shipped();
+    let (mut root, mut mistakes) = (shipped.root, Vec::new());
+    let key = format!("{section}.@").replace('.', "__");
+    file::set(&mut root, "test", &key, file::value_of("test", "1"), &mut mistakes);
+    settings::decode(root, &mut mistakes);
+    let mistake = mistakes.iter().find(|m| m.key.ends_with('@')).expect("an unknown key is a mistake");
+    let list = mistake.text.strip_prefix("unknown key; known here: ").expect("a list of keys");
+    list.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_that_is_known_is_shown() {
+    let text = std::fs::read_to_string(etc().join("tidegate.toml")).unwrap();
+    let shown: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
+    let is_shown = |key: &str| {
+        shown.iter().any(|l| {
+            let header = l.trim_start_matches('[').split(']').next().unwrap_or_default();
+            l.starts_with(&format!("{key} = "))
+                || l.starts_with('[') && header.split('.').any(|part| part == key)
+        })
+    };
+    for section in [
+        "node",
+        "log",
+        "http",
+        "admin",
+        "drivers",
+        "limits",
+        "auth",
+        "auth.bans",
+        "router",
+        "mqtt",
+        "mqtt.listeners.tcp",
+        "mqtt.listeners.tls.tls",
+        "mqtt.listeners.ws.websocket",
+        "coap",
+        "coap.listeners.udp",
+    ] {
+        for key in known_keys(section) {
+            assert!(is_shown(&key), "{section}.{key} is not shown");
+        }
+    }
+}
+
 #[test]
 fn every_key_of_the_shipped_file_is_explained() {
     let text = std::fs::read_to_string(etc().join("tidegate.toml")).unwrap();
