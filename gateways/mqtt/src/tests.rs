@@ -1,0 +1,266 @@
+use super::*;
+use gateway::{Listener, Message, Transport};
+
+/// A machine with a peer, a clock and an outbox.
+struct Bench {
+    machine: Mqtt,
+    now: Now,
+    out: Outbox,
+    peer: Peer,
+}
+
+impl Bench {
+    fn new(config: Config) -> Bench {
+        let mut machine = Mqtt::new(Arc::new(config));
+        let (now, mut out, peer) =
+            (Now::from_micros(1_000_000), Outbox::default(), Peer { slot: 1, generation: 1 });
+        let listener =
+            Listener { name: "tcp".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
+        let facts = Facts {
+            address: ([127, 0, 0, 1], 5).into(),
+            listener: Arc::new(listener),
+            transport: Transport::Tcp,
+            certificate: None,
+            path: None,
+            subprotocol: None,
+            is_direct: true,
+        };
+        machine.opened(now, peer, &facts, &mut out);
+        Bench { machine, now, out, peer }
+    }
+
+    fn input(&mut self, bytes: &[u8]) -> Result<Flow, Close> {
+        self.machine.input(self.now, self.peer, &mut BytesMut::from(bytes), &mut self.out)
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        self.machine.reply(self.now, self.peer, ticket, answer, &mut self.out);
+    }
+
+    /// Connected as version 5 with a short CONNECT.
+    fn open_5() -> Bench {
+        let mut b = Bench::new(Config::default());
+        assert_eq!(b.input(CONNECT_5), Ok(Flow::Pause));
+        b.accept();
+        b
+    }
+
+    fn open_311() -> Bench {
+        let mut b = Bench::new(Config::default());
+        assert_eq!(b.input(CONNECT_311), Ok(Flow::Pause));
+        b.accept();
+        b
+    }
+
+    fn accept(&mut self) {
+        let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+        self.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
+        self.out.clear();
+    }
+
+    fn wire(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out.wire)
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out.actions)
+    }
+}
+
+const CONNECT_311: &[u8] = &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'c'];
+const CONNECT_5: &[u8] = &[0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 0, 0, 1, b'c'];
+
+#[test]
+fn an_idle_machine_is_small() {
+    assert!(size_of::<Mqtt>() <= 48, "{} bytes", size_of::<Mqtt>());
+}
+
+#[test]
+fn connect_is_read_and_answered() {
+    let mut b = Bench::new(Config::default());
+    assert_eq!(b.input(CONNECT_311), Ok(Flow::Pause));
+    let actions = b.actions();
+    let [Action::Connect(_, ticket, connect)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((&*connect.client_id, connect.clean_start, connect.keep_alive), ("c", true, 60));
+    let connected = Connected { client_id: "c".into(), session_present: true, data: None };
+    b.reply(*ticket, Answer::Connected(Box::new(connected)));
+    assert_eq!(b.wire(), [0x20, 2, 1, 0]);
+}
+
+#[test]
+fn the_first_packet_is_connect_and_the_only_one() {
+    // MQTT-3.1.0-1, MQTT-3.1.0-2
+    assert_eq!(Bench::new(Config::default()).input(&[0xC0, 0]), Err(Close::ProtocolError));
+    let mut b = Bench::open_5();
+    assert_eq!(b.input(CONNECT_5), Err(Close::ProtocolError));
+    assert_eq!(b.wire(), [0xE0, 1, 0x82]);
+}
+
+#[test]
+fn an_unknown_version_is_told_so() {
+    // MQTT-3.1.2-2
+    let mut b = Bench::new(Config::default());
+    let mut six = CONNECT_5.to_vec();
+    six[8] = 6;
+    assert_eq!(b.input(&six), Err(Close::UnsupportedVersion));
+    assert_eq!(b.wire(), [0x20, 3, 0, 0x84, 0]);
+}
+
+#[test]
+fn publish_with_qos_1_is_published_and_acknowledged() {
+    let mut b = Bench::open_311();
+    assert_eq!(b.input(&[0x32, 7, 0, 1, b't', 0, 9, b'h', b'i']), Ok(Flow::Continue));
+    let actions = b.actions();
+    let [Action::Publish(_, p)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(
+        (p.message.topic(), p.message.payload(), p.message.qos()),
+        ("t", &b"hi"[..], Qos::AtLeastOnce)
+    );
+    b.reply(p.ticket.unwrap(), Answer::Published(1));
+    assert_eq!(b.wire(), [0x40, 2, 0, 9]);
+}
+
+#[test]
+fn nobody_subscribed_is_told_to_version_5_only() {
+    let mut b = Bench::open_5();
+    b.input(&[0x32, 6, 0, 1, b't', 0, 9, 0]).unwrap();
+    b.reply(ticket::new(ticket::QOS1, 9), Answer::Published(0));
+    assert_eq!(b.wire(), [0x40, 3, 0, 9, 0x10]);
+}
+
+#[test]
+fn a_refused_publish_is_acknowledged_in_the_words_of_the_version() {
+    let mut b = Bench::open_311();
+    b.reply(ticket::new(ticket::QOS1, 9), Answer::Refused(Refusal::NotAuthorised));
+    assert_eq!(b.wire(), [0x40, 2, 0, 9]);
+    let mut b = Bench::open_5();
+    b.reply(ticket::new(ticket::QOS2, 9), Answer::Refused(Refusal::NotAuthorised));
+    assert_eq!(b.wire(), [0x50, 3, 0, 9, 0x87]);
+}
+
+#[test]
+fn qos_2_goes_through_its_four_packets() {
+    let mut b = Bench::open_5();
+    b.input(&[0x34, 6, 0, 1, b't', 0, 9, 0]).unwrap();
+    assert!(matches!(&b.actions()[..], [Action::Publish(_, Publish { once: Some(9), .. })]));
+    b.reply(ticket::new(ticket::QOS2, 9), Answer::Published(1));
+    assert_eq!(b.wire(), [0x50, 2, 0, 9]);
+    b.input(&[0x62, 2, 0, 9]).unwrap();
+    assert!(matches!(&b.actions()[..], [Action::Release(_, _, 9)]));
+    b.reply(ticket::new(ticket::RELEASE, 9), Answer::Known(true));
+    assert_eq!(b.wire(), [0x70, 2, 0, 9]);
+    b.reply(ticket::new(ticket::RELEASE, 9), Answer::Known(false));
+    assert_eq!(b.wire(), [0x70, 3, 0, 9, 0x92]);
+}
+
+#[test]
+fn more_in_flight_than_the_receive_maximum_ends_the_connection() {
+    // MQTT 5.0, 3.3.4; 4.9
+    let mut b = Bench::new(Config { receive_maximum: 1, ..Config::default() });
+    b.input(CONNECT_5).unwrap();
+    b.accept();
+    b.input(&[0x34, 6, 0, 1, b't', 0, 9, 0]).unwrap();
+    assert_eq!(b.input(&[0x34, 6, 0, 1, b't', 0, 8, 0]), Err(Close::ReceiveMaximum));
+    assert_eq!(b.wire(), [0xE0, 1, 0x93]);
+}
+
+#[test]
+fn subscribe_answers_every_filter_in_order() {
+    let mut b = Bench::open_5();
+    b.input(&[0x82, 15, 0, 7, 0, 0, 1, b'a', 1, 0, 3, b'b', b'+', b'c', 0, 0, 1]).ok();
+    let mut b = Bench::open_5();
+    b.input(&[0x82, 13, 0, 7, 0, 0, 1, b'a', 1, 0, 3, b'b', b'+', b'c', 0]).unwrap();
+    assert!(matches!(&b.actions()[..], [Action::Subscribe(_, _, list)] if list.len() == 1));
+    b.reply(ticket::new(ticket::SUBSCRIBE, 7), Answer::Subscribed(vec![Ok(Qos::AtLeastOnce)]));
+    assert_eq!(b.wire(), [0x90, 5, 0, 7, 0, 1, 0x8F]);
+}
+
+#[test]
+fn keep_alive_ends_a_silent_connection_after_one_and_a_half_times() {
+    // MQTT-3.1.2-22
+    let mut b = Bench::open_5();
+    assert_eq!(b.machine.next_timeout().map(|(at, _)| at), Some(Instant::from_micros(91_000_000)));
+    b.now = Now::from_micros(91_000_000);
+    b.machine.timeout(b.now, &mut b.out);
+    assert_eq!(b.wire(), [0xE0, 1, 0x8D]);
+    assert!(matches!(b.actions()[..], [Action::Close(_, Close::KeepAlive)]));
+}
+
+#[test]
+fn a_delivery_is_written_as_the_standard_has_it() {
+    let mut b = Bench::open_5();
+    let message = Message::new(b.now, "a/b", b"x").with_qos(Qos::AtLeastOnce);
+    let d = Delivery {
+        id: Some(DeliveryId(5)),
+        message: &message,
+        topic: "a/b",
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        duplicate: true,
+        subscriptions: &[3],
+    };
+    b.machine.deliver(b.now, b.peer, &Deliver::Message(d), &mut b.out);
+    assert_eq!(b.wire(), [0x3A, 11, 0, 3, b'a', b'/', b'b', 0, 5, 2, 0x0B, 3, b'x']);
+}
+
+#[test]
+fn a_delivery_larger_than_the_client_takes_is_settled_unsent() {
+    // MQTT-3.1.2-24, -25
+    let mut b = Bench::open_5();
+    b.machine.extra().max_packet = 12;
+    let message = Message::new(b.now, "a/b", b"xxxxxxxx").with_qos(Qos::AtLeastOnce);
+    let d = Delivery {
+        id: Some(DeliveryId(5)),
+        message: &message,
+        topic: "a/b",
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        duplicate: false,
+        subscriptions: &[],
+    };
+    b.machine.deliver(b.now, b.peer, &Deliver::Message(d), &mut b.out);
+    assert!(b.wire().is_empty());
+    assert!(matches!(b.actions()[..], [Action::Drop(_, Drop::TooLarge), Action::Settle(_, _, Settle::Done)]));
+}
+
+#[test]
+fn a_dialogue_cut_at_every_byte_means_the_same() {
+    let whole: Vec<u8> = [
+        &[0x32, 8, 0, 1, b't', 0, 9, 0, b'h', b'i'][..],
+        &[0x82, 7, 0, 7, 0, 0, 1, b'a', 1],
+        &[0xC0, 0],
+        &[0x62, 2, 0, 9],
+        &[0xE0, 0],
+    ]
+    .concat();
+    let run = |cut: usize| {
+        let mut b = Bench::open_5();
+        let mut bytes = BytesMut::from(&whole[..cut]);
+        b.machine.input(b.now, b.peer, &mut bytes, &mut b.out).unwrap();
+        bytes.extend_from_slice(&whole[cut..]);
+        b.machine.input(b.now, b.peer, &mut bytes, &mut b.out).unwrap();
+        (b.wire(), format!("{:?}", b.actions()))
+    };
+    for cut in 1..whole.len() {
+        assert_eq!(run(cut), run(0), "cut at {cut}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), five: bool) {
+        let mut b = if five { Bench::open_5() } else { Bench::open_311() };
+        let _ = b.input(&bytes);
+        let _ = Bench::new(Config::default()).input(&bytes);
+    }
+
+    #[test]
+    fn flipped_bits_never_make_it_panic(at in 0..26usize, bit in 0..8u8) {
+        let mut connect = CONNECT_5.to_vec();
+        connect.extend_from_slice(&[0x32, 8, 0, 1, b't', 0, 9, 0, b'h', b'i']);
+        connect[at] ^= 1 << bit;
+        let _ = Bench::new(Config::default()).input(&connect);
+        let mut b = Bench::open_5();
+        let _ = b.input(&connect[16..]);
+    }
+}
