@@ -38,7 +38,14 @@ use frame::{Fault, Frame, kind, packet};
 use publish::Naming;
 
 /// Makes machines for a listener.
-pub struct MqttFactory(pub Arc<Config>);
+pub struct MqttFactory(Arc<Config>);
+
+impl MqttFactory {
+    /// Machines with this configuration.
+    pub fn new(config: Config) -> MqttFactory {
+        MqttFactory(Arc::new(config))
+    }
+}
 
 impl Factory for MqttFactory {
     fn build(&self) -> Box<dyn Gateway> {
