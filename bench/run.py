@@ -74,6 +74,22 @@ dynamic_filters = true
 """
 
 
+TIDEGATE = """\
+[node]
+name = "bench"
+sys_interval = "0 s"
+[log]
+level = "error"
+[http]
+bind = "off"
+[admin]
+socket = "off"
+[mqtt.listeners.tcp]
+bind = "127.0.0.1:{port}"
+anonymous = "always"
+"""
+
+
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=7)
@@ -125,12 +141,8 @@ def server_command(name, options, folder):
     if name == "forwarder":
         return [str(options.bin / "forwarder"), f"{ADDRESS[0]}:{port}"], environment
     config = folder / "tidegate.toml"
-    config.write_text(TIDEGATE.format(port=port, folder=folder))
+    config.write_text(TIDEGATE.format(port=port))
     return [options.tidegate, "--config", str(config), "--data", str(folder)], environment
-
-
-TIDEGATE = """\
-"""
 
 
 def wait_for_port(process):
