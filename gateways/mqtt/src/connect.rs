@@ -161,10 +161,12 @@ fn read(
         let qos = Qos::from_u8(will_qos).unwrap_or_default();
         request.connect.will = Some(read_will(now, is_5, qos, has(0x20), &mut r)?);
     }
-    if has(0x80) {
+    // In 3.1 what was announced may be missing all the same (3.1, 3.1).
+    let may_miss = version == Version::V31;
+    if has(0x80) && !(may_miss && r.is_empty()) {
         request.connect.username = Some(text(&mut r)?.into());
     }
-    if has(0x40) {
+    if has(0x40) && !(may_miss && r.is_empty()) {
         request.connect.password = Some(Bytes::copy_from_slice(r.prefixed16()?));
     }
     if !r.is_empty() {

@@ -74,6 +74,8 @@ pub struct Mqtt {
     keep_alive: u16,
     /// QoS 1 and 2 messages from the client that are not acknowledged to the end.
     receiving: u16,
+    /// Answers that have not come back. What can be answered at once waits for them: answers keep their order.
+    waiting: u16,
     /// What MQTT 5.0 clients and QoS 2 publishers need.
     extra: Option<Box<Extra>>,
 }
@@ -154,6 +156,7 @@ impl Mqtt {
             version: Version::V311,
             keep_alive: 0,
             receiving: 0,
+            waiting: 0,
             extra: None,
         }
     }
@@ -164,6 +167,12 @@ impl Mqtt {
 
     fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Asks for something that brings an answer.
+    fn ask(&mut self, out: &mut Outbox, action: Action) {
+        self.waiting = self.waiting.saturating_add(1);
+        out.act(action);
     }
 
     /// The one place where bytes leave: what `write` appends is shown to who traces the client.
@@ -182,7 +191,11 @@ impl Mqtt {
     fn packets(&mut self, now: Now, bytes: &mut BytesMut, out: &mut Outbox) -> Result<Flow, Fault> {
         let most = self.config.max_packet_size;
         while self.phase != Phase::Closed {
-            let Some(frame) = frame::find(bytes, most)? else { return Ok(Flow::Continue) };
+            let is_strict = self.is_5() && self.phase != Phase::Waiting;
+            let Some(frame) = frame::find(bytes, most, is_strict)? else { return Ok(Flow::Continue) };
+            if frame.kind() == kind::PINGREQ && self.waiting > 0 {
+                return Ok(Flow::Pause);
+            }
             self.seen = now.instant;
             if out.is_traced {
                 let line = trace::describe(frame.first, &bytes[frame.body..frame.end]);
@@ -274,7 +287,8 @@ impl Mqtt {
             extra.was_assigned = request.connect.client_id.is_empty();
             extra.method = request.connect.method.as_ref().map(|(m, _)| m.clone());
         }
-        out.act(Action::Connect(self.peer, ticket::new(ticket::CONNECT, 0), request.connect));
+        let ticket = ticket::new(ticket::CONNECT, 0);
+        self.ask(out, Action::Connect(self.peer, ticket, request.connect));
         Ok(Flow::Pause)
     }
 
@@ -363,6 +377,7 @@ impl Mqtt {
         if self.receiving > self.config.receive_maximum && self.is_5() {
             return Err(Fault::RECEIVE_MAXIMUM);
         }
+        self.waiting = self.waiting.saturating_add(u16::from(ticket.is_some()));
         out.act(Action::Publish(self.peer, Publish { message, ticket, once }));
         Ok(())
     }
@@ -376,6 +391,7 @@ impl Mqtt {
         let id = DeliveryId(id);
         let action = match frame.kind() {
             kind::PUBREC if reason < 0x80 => {
+                self.waiting = self.waiting.saturating_add(1);
                 Action::Receive(self.peer, ticket::new(ticket::RECEIVE, id.0), id)
             }
             _ if reason >= 0x80 => Action::Settle(self.peer, id, Settle::Refused),
@@ -387,33 +403,40 @@ impl Mqtt {
 
     fn released(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
         // MQTT-3.6.1-1.
-        if flags != 2 {
+        if !self.is_flagged(flags) {
             return Err(Fault::MALFORMED);
         }
         let (id, _) = acks::decode(self.is_5(), body)?;
-        out.act(Action::Release(self.peer, ticket::new(ticket::RELEASE, id), id));
+        self.ask(out, Action::Release(self.peer, ticket::new(ticket::RELEASE, id), id));
         Ok(())
+    }
+
+    /// Flags of PUBREL, SUBSCRIBE and UNSUBSCRIBE: 0010, and in 3.1 also with DUP (3.1, 2.1).
+    fn is_flagged(&self, flags: u8) -> bool {
+        flags == 2 || (self.version == Version::V31 && flags == 10)
     }
 
     fn subscribe(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
         // MQTT-3.8.1-1.
-        if flags != 2 {
+        if !self.is_flagged(flags) {
             return Err(Fault::MALFORMED);
         }
         let list = subscribe::decode_subscribe(self.is_5(), body)?;
         self.extra().bad.push_back(list.bad);
-        out.act(Action::Subscribe(self.peer, ticket::new(ticket::SUBSCRIBE, list.id), list.good));
+        let ticket = ticket::new(ticket::SUBSCRIBE, list.id);
+        self.ask(out, Action::Subscribe(self.peer, ticket, list.good));
         Ok(())
     }
 
     fn unsubscribe(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
         // MQTT-3.10.1-1.
-        if flags != 2 {
+        if !self.is_flagged(flags) {
             return Err(Fault::MALFORMED);
         }
         let list = subscribe::decode_unsubscribe(self.is_5(), body)?;
         self.extra().bad.push_back(list.bad);
-        out.act(Action::Unsubscribe(self.peer, ticket::new(ticket::UNSUBSCRIBE, list.id), list.good));
+        let ticket = ticket::new(ticket::UNSUBSCRIBE, list.id);
+        self.ask(out, Action::Unsubscribe(self.peer, ticket, list.good));
         Ok(())
     }
 
@@ -450,10 +473,10 @@ impl Mqtt {
         let ticket = ticket::new(if self.phase == Phase::Open { ticket::AUTH } else { ticket::CONNECT }, 0);
         let data = Bytes::copy_from_slice(auth.data);
         match auth.reason {
-            0x18 => out.act(Action::Exchange(self.peer, ticket, data)),
+            0x18 => self.ask(out, Action::Exchange(self.peer, ticket, data)),
             0x19 if self.phase == Phase::Open => {
                 let method = known.unwrap_or_default();
-                out.act(Action::Reauthenticate(self.peer, ticket, method, data));
+                self.ask(out, Action::Reauthenticate(self.peer, ticket, method, data));
             }
             _ => return Err(Fault::PROTOCOL),
         }
@@ -515,7 +538,9 @@ impl Mqtt {
             Answer::Challenge(data) => self.send_auth(out, 0x18, &data),
             Answer::Refused(why) => {
                 let version = self.version;
-                let text = self.extra.as_ref().is_none_or(|e| e.wants_problems).then(|| reason::text(why));
+                // A Reason String must not make the packet larger than the client takes (MQTT-3.2.2-19).
+                let fits = |e: &Extra| e.wants_problems && e.max_packet >= 128;
+                let text = self.extra.as_deref().is_none_or(fits).then(|| reason::text(why));
                 let code = if self.is_5() { reason::reason(why) } else { reason::return_code(why) };
                 self.send(out, |wire| connect::refuse(wire, version, code, text, None));
                 self.phase = Phase::Closed;
@@ -529,18 +554,17 @@ impl Mqtt {
         match answer {
             Answer::Challenge(data) => self.send_auth(out, 0x18, &data),
             Answer::Authenticated(data) => self.send_auth(out, 0, &data),
-            // A client that fails to prove itself again is let go (4.12.1).
-            Answer::Refused(why) => {
-                self.end(out, Fault { reason: reason::reason(why), close: reason::close(why) });
-            }
+            // A client that fails to prove itself again is let go (4.12.1); of the codes DISCONNECT may carry, Not
+            // authorized says it.
+            Answer::Refused(why) => self.end(out, Fault { reason: 0x87, close: reason::close(why) }),
             _ => {}
         }
     }
 
     fn answer_filters(&mut self, out: &mut Outbox, kind: u8, id: u16, codes: Vec<u8>) {
         let bad = self.extra().bad.pop_front().unwrap_or_default();
-        let codes = subscribe::merge(&bad, codes);
         let is_5 = self.is_5();
+        let codes = subscribe::merge(&bad, is_5, codes);
         self.send(out, |wire| {
             packet(wire, kind << 4, |wire| {
                 wire.put_u16(id);
@@ -612,6 +636,7 @@ impl Gateway for Mqtt {
     }
 
     fn reply(&mut self, _: Now, _: Peer, ticket: Ticket, answer: Answer, out: &mut Outbox) {
+        self.waiting = self.waiting.saturating_sub(1);
         if self.phase == Phase::Closed {
             return;
         }

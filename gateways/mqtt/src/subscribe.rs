@@ -1,6 +1,5 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0, 3.8 and 3.10).
 
-use gateway::topic::TopicError;
 use gateway::{Filter, Qos, Subscribe};
 use wire::Reader;
 
@@ -18,14 +17,13 @@ pub struct Filters<T> {
 }
 
 impl<T> Filters<T> {
+    /// A filter that cannot be is refused alone: the others of its packet may be needed all the more.
     fn add(&mut self, text: &str, make: impl FnOnce(Filter) -> Result<T, Fault>) -> Result<(), Fault> {
         match Filter::parse(text) {
             Ok(filter) => {
                 self.good.push(make(filter)?);
                 self.bad.push(None);
             }
-            // Wildcards where none may stand make the packet no packet of the protocol; an empty filter likewise.
-            Err(TopicError::Empty | TopicError::Character) => return Err(Fault::MALFORMED),
             Err(_) => self.bad.push(Some(0x8F)),
         }
         Ok(())
@@ -95,8 +93,20 @@ pub fn decode_unsubscribe(is_5: bool, body: &[u8]) -> Result<Filters<Filter>, Fa
     Ok(list)
 }
 
-/// The codes of a packet's filters in its order: `bad` ones as they are, the others from `results`.
-pub fn merge(bad: &[Option<u8>], results: impl IntoIterator<Item = u8>) -> Vec<u8> {
+/// The codes of a packet's filters in its order: `bad` ones as they are (MQTT 3 knows only 0x80), the others from
+/// `results`.
+pub fn merge(bad: &[Option<u8>], is_5: bool, results: impl IntoIterator<Item = u8>) -> Vec<u8> {
     let mut results = results.into_iter();
-    bad.iter().map(|bad| bad.unwrap_or_else(|| results.next().unwrap_or(0x80))).collect()
+    bad.iter()
+        .map(|bad| match bad {
+            Some(code) => {
+                if is_5 {
+                    *code
+                } else {
+                    0x80
+                }
+            }
+            None => results.next().unwrap_or(0x80),
+        })
+        .collect()
 }

@@ -246,6 +246,117 @@ fn a_dialogue_cut_at_every_byte_means_the_same() {
     }
 }
 
+/// A CONNECT of MQTT 3.1 with these flags and nothing but the client identifier.
+fn connect_31(flags: u8) -> Vec<u8> {
+    let mut bytes = vec![0x10, 15, 0, 6];
+    bytes.extend_from_slice(b"MQIsdp");
+    bytes.extend_from_slice(&[3, flags, 0, 60, 0, 1, b'c']);
+    bytes
+}
+
+#[test]
+fn mqtt_3_is_told_0x80_of_a_filter_that_cannot_be() {
+    // MQTT-3.9.3-2 of 3.1.1: other codes than 0, 1, 2 and 0x80 are reserved.
+    let mut b = Bench::open_311();
+    b.input(&[0x82, 12, 0, 7, 0, 2, b'a', b'#', 0, 0, 1, b'b', 1, 0]).unwrap_err();
+    let mut b = Bench::open_311();
+    b.input(&[0x82, 11, 0, 7, 0, 2, b'a', b'#', 0, 0, 1, b'b', 1]).unwrap();
+    let [Action::Subscribe(_, ticket, list)] = &b.actions()[..] else { panic!() };
+    assert_eq!(list.len(), 1);
+    b.reply(*ticket, Answer::Subscribed(vec![Ok(Qos::AtLeastOnce)]));
+    assert_eq!(b.wire(), [0x90, 4, 0, 7, 0x80, 1]);
+}
+
+#[test]
+fn an_empty_filter_is_refused_alone() {
+    // MQTT-4.7.3-1.
+    let mut b = Bench::open_5();
+    b.input(&[0x82, 10, 0, 7, 0, 0, 0, 0, 0, 1, b'b', 0]).unwrap();
+    let [Action::Subscribe(_, ticket, _)] = &b.actions()[..] else { panic!() };
+    b.reply(*ticket, Answer::Subscribed(vec![Ok(Qos::AtMostOnce)]));
+    assert_eq!(b.wire(), [0x90, 5, 0, 7, 0, 0x8F, 0]);
+}
+
+#[test]
+fn mqtt_3_1_has_dup_in_requests() {
+    let mut b = Bench::new(Config::default());
+    b.input(&connect_31(2)).unwrap();
+    b.accept();
+    for packet in [&[0x8A, 6, 0, 1, 0, 1, b'a', 1][..], &[0xAA, 5, 0, 2, 0, 1, b'a'], &[0x6A, 2, 0, 3]] {
+        assert_eq!(b.input(packet), Ok(Flow::Continue));
+    }
+    // MQTT-3.8.1-1 and its like hold from 3.1.1 on.
+    for packet in [&[0x8A, 6, 0, 1, 0, 1, b'a', 1][..], &[0xAA, 5, 0, 2, 0, 1, b'a'], &[0x6A, 2, 0, 3]] {
+        assert_eq!(Bench::open_311().input(packet), Err(Close::Malformed));
+    }
+}
+
+#[test]
+fn mqtt_3_1_may_announce_a_user_name_and_leave_it_out() {
+    let mut b = Bench::new(Config::default());
+    assert_eq!(b.input(&connect_31(0xC2)), Ok(Flow::Pause));
+    let [Action::Connect(_, _, connect)] = &b.actions()[..] else { panic!() };
+    assert_eq!((&connect.username, &connect.password), (&None, &None));
+    // 3.1.1: MQTT-3.1.2-19.
+    let mut later = CONNECT_311.to_vec();
+    later[9] = 0x82;
+    assert_eq!(Bench::new(Config::default()).input(&later), Err(Close::Malformed));
+}
+
+#[test]
+fn a_remaining_length_has_as_few_bytes_as_it_needs_in_5() {
+    // MQTT-1.5.5-1; 3.1.1 does not say so, and small devices write a length of fixed size.
+    assert_eq!(Bench::open_5().input(&[0xC0, 0x80, 0]), Err(Close::Malformed));
+    assert_eq!(Bench::open_5().input(&[0x30, 0x84, 0, 0, 1, b'a', 0]), Err(Close::Malformed));
+    assert_eq!(Bench::open_311().input(&[0xC0, 0x80, 0]), Ok(Flow::Continue));
+}
+
+#[test]
+fn a_client_uses_the_codes_of_its_packet() {
+    // MQTT-3.4.2-1, 3.5.2-1, 3.6.2-1, 3.7.2-1, 3.14.2-1.
+    let wrong: [&[u8]; 5] = [
+        &[0x40, 3, 0, 1, 0x55],
+        &[0x50, 3, 0, 1, 0x92],
+        &[0x62, 3, 0, 1, 0x10],
+        &[0x70, 3, 0, 1, 0x80],
+        &[0xE0, 1, 1],
+    ];
+    for packet in wrong {
+        assert_eq!(Bench::open_5().input(packet), Err(Close::ProtocolError), "{packet:x?}");
+    }
+    let right: [&[u8]; 5] = [
+        &[0x40, 3, 0, 1, 0x10],
+        &[0x50, 3, 0, 1, 0x83],
+        &[0x62, 3, 0, 1, 0x92],
+        &[0x70, 2, 0, 1],
+        &[0xE0, 1, 4],
+    ];
+    for packet in right {
+        assert!(Bench::open_5().input(packet).is_ok(), "{packet:x?}");
+    }
+}
+
+#[test]
+fn a_connack_fits_the_client() {
+    // MQTT-3.2.2-19: the reason string is left out.
+    let mut connect = CONNECT_5.to_vec();
+    connect.splice(12..13, [5, 0x27, 0, 0, 0, 24]);
+    connect[1] += 5;
+    let mut b = Bench::new(Config::default());
+    b.input(&connect).unwrap();
+    b.reply(ticket::new(ticket::CONNECT, 0), Answer::Refused(Refusal::BadCredentials));
+    assert_eq!(b.wire(), [0x20, 3, 0, 0x86, 0]);
+    // MQTT-3.1.2-24: what does not fit without it is not sent.
+    connect[17] = 6;
+    let mut b = Bench::new(Config::default());
+    b.input(&connect).unwrap();
+    b.actions();
+    let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+    b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
+    assert!(b.wire().is_empty());
+    assert!(matches!(b.actions()[..], [Action::Close(_, Close::TooLarge)]));
+}
+
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), five: bool) {

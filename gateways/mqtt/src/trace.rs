@@ -39,7 +39,7 @@ pub fn describe(first: u8, body: &[u8]) -> String {
 pub fn describe_all(bytes: &[u8]) -> Vec<String> {
     let mut at = 0;
     let mut lines = Vec::new();
-    while let Ok(Some(Frame { first, body, end })) = find(&bytes[at..], usize::MAX) {
+    while let Ok(Some(Frame { first, body, end })) = find(&bytes[at..], usize::MAX, false) {
         lines.push(describe(first, &bytes[at + body..at + end]));
         at += end;
     }
