@@ -24,6 +24,11 @@ impl Clock {
         Now { instant: Instant::from_micros(micros), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
     }
 
+    /// Time since the clock was made.
+    pub fn uptime(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_secs(1))
+    }
+
     /// The same point for tokio's timer.
     pub fn until(&self, at: Instant) -> std::time::Instant {
         self.origin + Duration::from_micros(at.as_micros())

@@ -1,0 +1,141 @@
+//! Prometheus' text format, version 0.0.4.
+
+use std::fmt::{Display, Write};
+
+use crate::metrics::Snapshot;
+
+/// The figures as text.
+pub fn render(snapshot: &Snapshot) -> String {
+    let s = snapshot;
+    let mut t = Text(String::with_capacity(8192));
+    t.head("build_info", "gauge", "Always 1; the version is its label.");
+    t.line("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    t.one("uptime_seconds", "gauge", "Time since the start.", s.uptime);
+
+    t.head("connections", "gauge", "Conversations open now.");
+    for (protocol, listener, n) in &s.open {
+        t.line("connections", &[("protocol", protocol), ("listener", listener)], n);
+    }
+    t.one("clients", "gauge", "Clients connected now, of all protocols.", s.clients());
+    t.one("connections_accepted_total", "counter", "Stream connections accepted.", s.accepted);
+    t.one(
+        "accept_errors_total",
+        "counter",
+        "Stream connections that could not be accepted.",
+        s.accept_failed,
+    );
+    t.one("connects_total", "counter", "Clients that came in.", s.connected);
+    t.one("disconnects_total", "counter", "Clients that came in and have gone.", s.disconnected);
+    t.by_reason("login_refusals_total", "Logins refused.", &s.refused);
+    t.by_reason("closes_total", "Conversations ended.", &s.closed);
+    t.one("rests_total", "counter", "Times a client over its rate limit was read later.", s.rested);
+
+    t.by_qos("messages_received_total", "Messages published by clients.", s.received);
+    t.by_qos("messages_sent_total", "Messages delivered to clients.", s.sent);
+    t.by_reason("drops_total", "Messages and datagrams dropped.", &s.dropped);
+    t.one("bytes_received_total", "counter", "Bytes read from sockets.", s.bytes_in);
+    t.one("bytes_sent_total", "counter", "Bytes written to sockets.", s.bytes_out);
+
+    let r = &s.router;
+    t.one("sessions", "gauge", "Sessions, connected or not.", r.sessions);
+    t.one("subscriptions", "gauge", "Subscriptions.", r.subscriptions);
+    t.one("shared_subscriptions", "gauge", "Shared subscriptions among them.", r.shared);
+    t.one("topic_filters", "gauge", "Different topic filters subscribed to.", r.filters);
+    t.one("retained_messages", "gauge", "Retained messages.", r.retained);
+    t.one("retained_bytes", "gauge", "Memory of retained messages.", r.retained_bytes);
+    t.one("delayed_messages", "gauge", "Messages that wait for their delay.", r.delayed);
+    t.one("delayed_bytes", "gauge", "Memory of delayed messages.", r.delayed_bytes);
+    t.0
+}
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing into memory does not fail, here and below.
+        let _ = write!(self.0, "# HELP tidegate_{name} {help}\n# TYPE tidegate_{name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "tidegate_{name}");
+        for (i, (key, value)) in labels.iter().enumerate() {
+            let open = if i == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{open}{key}=\"{}\"", escape(value));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{close} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        self.line(name, &[], value);
+    }
+
+    fn by_qos(&mut self, name: &str, help: &str, values: [u64; 3]) {
+        self.head(name, "counter", help);
+        for (qos, n) in ["0", "1", "2"].iter().zip(values) {
+            self.line(name, &[("qos", qos)], n);
+        }
+    }
+
+    fn by_reason(&mut self, name: &str, help: &str, values: &[(&'static str, u64)]) {
+        self.head(name, "counter", help);
+        for (reason, n) in values {
+            self.line(name, &[("reason", reason)], n);
+        }
+    }
+}
+
+/// A label's value; a listener's name may hold anything.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn text() -> String {
+        render(&Snapshot {
+            received: [1, 2, 3],
+            dropped: vec![("acl", 4)],
+            open: vec![("mqtt", "a\"b\\c\nd".into(), 5)],
+            connected: 7,
+            disconnected: 1,
+            ..Snapshot::default()
+        })
+    }
+
+    #[test]
+    fn figures_come_with_their_labels() {
+        let text = text();
+        for line in [
+            "tidegate_messages_received_total{qos=\"2\"} 3\n",
+            "tidegate_drops_total{reason=\"acl\"} 4\n",
+            "tidegate_connections{protocol=\"mqtt\",listener=\"a\\\"b\\\\c\\nd\"} 5\n",
+            "tidegate_clients 6\n",
+            "# TYPE tidegate_clients gauge\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn every_sample_follows_one_head_of_its_name_and_counters_end_in_total() {
+        let text = text();
+        let (mut seen, mut current) = (HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(head) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = head.split_once(' ').unwrap();
+                assert!(seen.insert(name), "{name} twice");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+                current = name;
+            } else if !line.starts_with('#') {
+                assert_eq!(line.split(['{', ' ']).next(), Some(current));
+                assert!(line.rsplit(' ').next().unwrap().parse::<u64>().is_ok(), "{line}");
+            }
+        }
+    }
+}
