@@ -5,8 +5,16 @@ use wire::{Reader, Writer};
 use crate::frame::{Fault, kind, packet, packet_id};
 use crate::property::{Properties, Value, id, put_bytes, put_properties};
 
-/// Reads packet identifier and reason code.
-pub fn decode(is_5: bool, body: &[u8]) -> Result<(u16, u8), Fault> {
+/// Reason codes that a client may use in PUBACK and PUBREC (MQTT-3.4.2-1, 3.5.2-1).
+const RECEIVED: [u8; 9] = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+/// The same for PUBREL and PUBCOMP (MQTT-3.6.2-1, 3.7.2-1).
+const COMPLETED: [u8; 2] = [0x00, 0x92];
+/// The same for DISCONNECT (MQTT-3.14.2-1).
+const GOODBYE: [u8; 14] =
+    [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
+
+/// Reads packet identifier and reason code of an acknowledgement of this `kind`.
+pub fn decode(is_5: bool, kind: u8, body: &[u8]) -> Result<(u16, u8), Fault> {
     let mut r = Reader::new(body);
     let id = packet_id(&mut r)?;
     let mut reason = 0;
@@ -17,7 +25,11 @@ pub fn decode(is_5: bool, body: &[u8]) -> Result<(u16, u8), Fault> {
             while p.next(&[id::REASON_STRING, id::USER])?.is_some() {}
         }
     }
-    if r.is_empty() { Ok((id, reason)) } else { Err(Fault::MALFORMED) }
+    let known: &[u8] = if matches!(kind, kind::PUBACK | kind::PUBREC) { &RECEIVED } else { &COMPLETED };
+    if !r.is_empty() {
+        return Err(Fault::MALFORMED);
+    }
+    if known.contains(&reason) { Ok((id, reason)) } else { Err(Fault::PROTOCOL) }
 }
 
 /// Appends an acknowledgement with first byte `first`; reason code 0 takes no byte, and MQTT 3 has no other.
@@ -54,7 +66,10 @@ pub fn decode_disconnect(is_5: bool, body: &[u8]) -> Result<Goodbye, Fault> {
             }
         }
     }
-    if r.is_empty() { Ok(goodbye) } else { Err(Fault::MALFORMED) }
+    if !r.is_empty() {
+        return Err(Fault::MALFORMED);
+    }
+    if GOODBYE.contains(&goodbye.reason) { Ok(goodbye) } else { Err(Fault::PROTOCOL) }
 }
 
 /// Appends a DISCONNECT with a reason code.

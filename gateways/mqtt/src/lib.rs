@@ -327,8 +327,22 @@ impl Mqtt {
             wants_response: extra.as_ref().is_some_and(|e| e.wants_response),
             authentication: method.map(|m| (m, connected.data.as_deref().unwrap_or_default())),
         };
-        self.send(out, |wire| connect::accept(wire, version, &config, &accepted));
+        let most = extra.as_ref().map_or(usize::MAX, |e| e.max_packet);
+        let mut is_sent = true;
+        self.send(out, |wire| {
+            let before = wire.len();
+            connect::accept(wire, version, &config, &accepted);
+            is_sent = wire.len() - before <= most;
+            if !is_sent {
+                wire.truncate(before);
+            }
+        });
         self.extra = extra;
+        if !is_sent {
+            // What a client must know does not fit what it takes (MQTT-3.1.2-24): there is nothing to say to it.
+            self.phase = Phase::Closed;
+            out.act(Action::Close(self.peer, Close::TooLarge));
+        }
     }
 
     fn publish(
@@ -361,13 +375,13 @@ impl Mqtt {
         let publish::Published { message, id } = published;
         let (ticket, once) = match (message.qos(), id) {
             (Qos::AtLeastOnce, Some(id)) => {
-                self.receiving += 1;
+                self.receiving = self.receiving.saturating_add(1);
                 (Some(ticket::new(ticket::QOS1, id)), None)
             }
             (Qos::ExactlyOnce, Some(id)) => {
                 // One that comes again is still the same (MQTT-4.3.3-9).
                 if self.extra().open.insert(id) {
-                    self.receiving += 1;
+                    self.receiving = self.receiving.saturating_add(1);
                 }
                 (Some(ticket::new(ticket::QOS2, id)), Some(id))
             }
@@ -387,7 +401,7 @@ impl Mqtt {
         if frame.flags() != 0 {
             return Err(Fault::MALFORMED);
         }
-        let (id, reason) = acks::decode(self.is_5(), body)?;
+        let (id, reason) = acks::decode(self.is_5(), frame.kind(), body)?;
         let id = DeliveryId(id);
         let action = match frame.kind() {
             kind::PUBREC if reason < 0x80 => {
@@ -406,7 +420,7 @@ impl Mqtt {
         if !self.is_flagged(flags) {
             return Err(Fault::MALFORMED);
         }
-        let (id, _) = acks::decode(self.is_5(), body)?;
+        let (id, _) = acks::decode(self.is_5(), kind::PUBREL, body)?;
         self.ask(out, Action::Release(self.peer, ticket::new(ticket::RELEASE, id), id));
         Ok(())
     }

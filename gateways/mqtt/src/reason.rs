@@ -17,10 +17,11 @@ pub fn reason(why: Refusal) -> u8 {
     match why {
         Refusal::BadCredentials => 0x86,
         Refusal::BadMethod => 0x8C,
-        Refusal::NotAuthorised | Refusal::NotOwner | Refusal::ExclusiveTaken => 0x87,
+        Refusal::NotAuthorised | Refusal::NotOwner => 0x87,
         Refusal::ClientId => 0x85,
         Refusal::Banned => 0x8A,
-        Refusal::QuotaExceeded => 0x97,
+        // There may be one exclusive subscriber: as other brokers with such filters say it.
+        Refusal::QuotaExceeded | Refusal::ExclusiveTaken => 0x97,
         Refusal::ServerBusy => 0x89,
         Refusal::TopicName => 0x90,
         Refusal::TopicFilter => 0x8F,
