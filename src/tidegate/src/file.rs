@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,7 +117,7 @@ fn beside(path: &Path, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
     let folder = path.with_file_name("gateways");
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(e) => {
             mistakes.push(unreadable(&folder, &e));
             return Vec::new();
@@ -135,12 +136,13 @@ fn unreadable(path: &Path, e: &dyn std::fmt::Display) -> Mistake {
 
 fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> Value {
     let source: Arc<str> = path.display().to_string().into();
-    let text = match fs::metadata(path).and_then(|m| if m.len() > MAX_BYTES { Ok(None) } else { Ok(Some(m)) })
-    {
-        Ok(None) => Err(std::io::Error::other("larger than 4 MiB")),
-        Ok(Some(_)) => fs::read_to_string(path),
-        Err(e) => Err(e),
-    };
+    let text = fs::metadata(path).and_then(|m| {
+        if m.len() > MAX_BYTES {
+            Err(io::Error::other("larger than 4 MiB"))
+        } else {
+            fs::read_to_string(path)
+        }
+    });
     match text {
         Ok(text) => decode(&source, &text, mistakes),
         Err(e) => {

@@ -17,15 +17,8 @@ pub(crate) struct Kind {
 }
 
 /// All of them, in the order of their sections.
-pub(crate) const ALL: &[Kind] = &[
-    Kind {
-        name: "mqtt",
-        carrier: Carrier::Stream,
-        read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
-    },
-    Kind {
-        name: "coap",
-        carrier: Carrier::Datagram,
-        read: |s| Arc::new(coap::CoapFactory::new(coap::Config::read(s), crate::run::seed())),
-    },
-];
+pub(crate) const ALL: &[Kind] = &[Kind {
+    name: "mqtt",
+    carrier: Carrier::Stream,
+    read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
+}];

@@ -96,11 +96,3 @@ fn tell(mistakes: &[Mistake]) -> String {
 pub(crate) fn random() -> Random {
     Arc::new(|buffer| getrandom::fill(buffer).is_ok())
 }
-
-/// A seed for what needs to be different each time, not unguessable.
-pub(crate) fn seed() -> u64 {
-    let mut seed = [0; 8];
-    // The source was there when `random` was made; at worst two runs look alike.
-    let _ = getrandom::fill(&mut seed);
-    u64::from_ne_bytes(seed)
-}
