@@ -41,7 +41,7 @@ pub fn init(setup: &Log) -> Result<LogHandle, LogError> {
         LogFormat::Json => Box::new(format.json().flatten_event(true).with_writer(std::io::stderr)),
         LogFormat::Syslog => {
             let syslog = Syslog::open(SYSLOG, "tidegate")
-                .map_err(|e| LogError(format!("log.format: syslog: cannot open {SYSLOG}: {e}")))?;
+                .map_err(|e| LogError(format!("syslog: cannot open {SYSLOG}: {e}")))?;
             // Who receives the line adds the time, and has the level in the line's priority.
             Box::new(format.without_time().with_level(false).with_writer(syslog))
         }
@@ -54,10 +54,15 @@ pub fn init(setup: &Log) -> Result<LogHandle, LogError> {
     Ok(LogHandle(handle))
 }
 
+/// Whether `level` can be logged by.
+pub fn check(level: &str) -> Result<(), LogError> {
+    targets(level).map(drop)
+}
+
 impl LogHandle {
     /// Logs by `level` from now on; a mistake in it changes nothing.
     pub fn set_level(&self, level: &str) -> Result<(), LogError> {
-        self.0.reload(targets(level)?).map_err(|e| LogError(format!("log.level: {e}")))
+        self.0.reload(targets(level)?).map_err(|e| LogError(e.to_string()))
     }
 }
 
@@ -65,7 +70,7 @@ impl LogHandle {
 fn targets(level: &str) -> Result<Targets, LogError> {
     let mistake = || {
         LogError(format!(
-            "log.level: \"{level}\" is neither off, error, warn, info, debug or trace, nor a list such as \"info,runtime=debug\""
+            "\"{level}\" is neither off, error, warn, info, debug or trace, nor a list such as \"info,runtime=debug\""
         ))
     };
     let mut targets = Targets::new().with_default(LevelFilter::INFO);
@@ -80,7 +85,7 @@ fn targets(level: &str) -> Result<Targets, LogError> {
 
 fn word(word: &str) -> Option<LevelFilter> {
     // Numbers, which the library would take too, say nothing to a reader.
-    if word.bytes().all(|b| b.is_ascii_alphabetic()) { word.parse().ok() } else { None }
+    if !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()) { word.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -74,6 +74,9 @@ impl Settings {
     /// What is wrong with the files that the configuration names, and with its parts as they stand to each other.
     pub(crate) fn check(&self, mistakes: &mut Vec<Mistake>) {
         mistakes.extend(Auth::open(&self.auth, run::random()).1);
+        if let Err(e) = runtime::log::check(&self.setup.log.level) {
+            self.mistake(mistakes, "log.level", e.to_string());
+        }
         for (i, gate) in self.gates.iter().enumerate() {
             let key = listener_key(&gate.setup);
             if let Some(tls) = &gate.setup.tls
@@ -185,6 +188,13 @@ mod tests {
         assert!(mistakes[0].starts_with("/nonexistent/acl.conf: acl: cannot be read"));
         assert!(mistakes[1].starts_with("t.toml:5: mqtt.listeners.tls.tls: "), "{}", mistakes[1]);
         assert!(mistakes[1].contains("/nonexistent/c.pem"), "{}", mistakes[1]);
+    }
+
+    #[test]
+    fn a_level_that_nothing_has_is_a_mistake() {
+        let (_, mistakes) = settings("[log]\nlevel = \"loud\"\n");
+        assert!(mistakes[0].starts_with("t.toml:2: log.level: \"loud\" is neither"), "{mistakes:?}");
+        assert_eq!(settings("[log]\nlevel = \"warn,runtime=trace\"\n").1, [""; 0]);
     }
 
     #[test]
