@@ -380,7 +380,8 @@ impl Router {
             self.retain(&message, &options);
         }
         let epoch = self.epoch.load(Ordering::Acquire);
-        let routes = matches.find(epoch, message.topic(), |topic| self.table.read().routes(topic));
+        let is_own = message.publisher() == Publisher::NONE;
+        let routes = matches.find(epoch, message.topic(), is_own, |topic| self.table.read().routes(topic));
         let mut refused = false;
         for route in &routes.plain {
             refused |= self.offer(now, route, &message, &options, post) == Pushed::Refused;
@@ -475,7 +476,10 @@ impl Router {
                 if state.filters.len() >= options.max_subscriptions {
                     return Err(Refusal::QuotaExceeded);
                 }
-                state.filters.reserve_exact(1);
+                if state.filters.is_empty() {
+                    // Most clients have one.
+                    state.filters.reserve_exact(1);
+                }
                 state.filters.push(filter.clone());
             }
         }
@@ -602,7 +606,7 @@ impl Router {
     /// Whether anybody would get a message on this topic.
     pub fn has_subscribers(&self, topic: &str, matches: &mut Matches) -> bool {
         let epoch = self.epoch.load(Ordering::Acquire);
-        matches.find(epoch, topic, |topic| self.table.read().routes(topic)).len() > 0
+        matches.find(epoch, topic, true, |topic| self.table.read().routes(topic)).len() > 0
     }
 
     /// When [`timeout`](Self::timeout) has something to do.

@@ -256,13 +256,21 @@ pub struct Matches {
 
 impl Matches {
     /// The routes of `topic`, asked of `find` if they are not remembered.
-    pub(crate) fn find(&mut self, epoch: u64, topic: &str, find: impl FnOnce(&str) -> Routes) -> &Routes {
+    ///
+    /// What the gateway itself says is not remembered: presence has a topic for each client, seldom used twice.
+    pub(crate) fn find(
+        &mut self,
+        epoch: u64,
+        topic: &str,
+        is_own: bool,
+        find: impl FnOnce(&str) -> Routes,
+    ) -> &Routes {
         if self.epoch != epoch {
             self.routes.clear();
             self.last = None;
             self.epoch = epoch;
         }
-        if topic.len() > REMEMBERED.1 {
+        if is_own || topic.len() > REMEMBERED.1 {
             return self.last.insert(Box::new(find(topic)));
         }
         if self.routes.len() >= REMEMBERED.0 && !self.routes.contains_key(topic) {
