@@ -160,3 +160,129 @@ impl Stack {
 fn kept(buffer: BytesMut) -> BytesMut {
     if buffer.is_empty() { BytesMut::new() } else { buffer }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::ClientConnection;
+
+    use super::*;
+    use crate::config;
+    use tls::tests::Files;
+
+    /// A client's TLS within which the bytes of a WebSocket go, behind a PROXY header.
+    struct Client {
+        tls: ClientConnection,
+        stack: Stack,
+        plain: BytesMut,
+        wire: BytesMut,
+        facts: Learnt,
+    }
+
+    impl Client {
+        fn new(files: &Files) -> Client {
+            let server = tls::TlsConfig::load(&files.setup()).unwrap();
+            let websocket = config::WebSocket { path: "/mqtt".to_owned(), allowed_origins: Vec::new() };
+            let stack = Stack::new(vec![
+                Box::new(proxy::Proxy::default()),
+                server.accept(),
+                Box::new(websocket::WebSocket::new(&websocket, "mqtt")),
+            ]);
+            let config = files.client(&rustls::version::TLS13, false);
+            let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+            let (plain, wire) = (BytesMut::new(), BytesMut::new());
+            Client { tls, stack: stack.unwrap(), plain, wire, facts: Learnt::default() }
+        }
+
+        fn give(&mut self, bytes: &[u8]) -> Result<(), Close> {
+            let mut reply = Vec::new();
+            self.wire.extend_from_slice(bytes);
+            let result =
+                self.stack.open(Now::default(), &mut self.wire, &mut self.plain, &mut reply, &mut self.facts);
+            self.take(&reply);
+            result
+        }
+
+        fn take(&mut self, mut bytes: &[u8]) {
+            while !bytes.is_empty() {
+                self.tls.read_tls(&mut bytes).unwrap();
+                self.tls.process_new_packets().unwrap();
+            }
+        }
+
+        fn pump(&mut self, piece: usize) -> Result<(), Close> {
+            loop {
+                let mut bytes = Vec::new();
+                while self.tls.wants_write() {
+                    self.tls.write_tls(&mut bytes).unwrap();
+                }
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                bytes.chunks(piece).try_for_each(|piece| self.give(piece))?;
+            }
+        }
+
+        fn read(&mut self) -> Vec<u8> {
+            let mut bytes = vec![0; 4096];
+            let n = self.tls.reader().read(&mut bytes).unwrap();
+            bytes[..n].to_vec()
+        }
+    }
+
+    const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+    #[test]
+    fn three_layers_carry_bytes_however_they_are_cut_and_say_goodbye_from_the_top() {
+        let files = Files::new("stack");
+        for piece in [1, 5, 100_000] {
+            let mut client = Client::new(&files);
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 8084\r\n"
+                .chunks(piece)
+                .try_for_each(|b| client.give(b))
+                .unwrap();
+            client.pump(piece).unwrap();
+            assert!(!client.stack.is_ready());
+            client.tls.writer().write_all(REQUEST).unwrap();
+            client.pump(piece).unwrap();
+            assert!(client.stack.is_ready() && client.read().starts_with(b"HTTP/1.1 101 "));
+            assert_eq!(client.facts.address, Some("192.0.2.1:5000".parse().unwrap()));
+            assert_eq!(client.facts.subprotocol.as_deref(), Some("mqtt"));
+
+            client.tls.writer().write_all(&[0x82, 0x82, 0, 0, 0, 0, 0xc0, 0]).unwrap();
+            client.pump(piece).unwrap();
+            assert_eq!(&client.plain[..], b"\xc0\0");
+            assert_eq!(
+                client.wire.len() + client.stack.between.iter().map(BytesMut::capacity).sum::<usize>(),
+                0
+            );
+
+            let (mut plain, mut wire) = (b"\xd0\0".to_vec(), Vec::new());
+            client.stack.seal(Now::default(), &mut plain, &mut wire).unwrap();
+            client.stack.close(&mut wire);
+            client.take(&wire);
+            assert_eq!(client.read(), b"\x82\x02\xd0\0\x88\x02\x03\xe8");
+            assert_eq!(client.read(), b"", "close_notify");
+        }
+    }
+
+    #[test]
+    fn what_comes_with_the_end_of_a_lower_layer_still_goes_up() {
+        let mut client = Client::new(&Files::new("end"));
+        client.give(b"PROXY UNKNOWN\r\n").unwrap();
+        client.pump(100_000).unwrap();
+        client.tls.writer().write_all(REQUEST).unwrap();
+        client.tls.writer().write_all(&[0x82, 0x82, 0, 0, 0, 0, 0xe0, 0]).unwrap();
+        client.tls.send_close_notify();
+        assert_eq!(client.pump(100_000), Err(Close::PeerClosed));
+        assert_eq!(&client.plain[..], b"\xe0\0");
+    }
+
+    #[test]
+    fn a_stack_without_layers_is_none() {
+        assert!(Stack::new(Vec::new()).is_none());
+    }
+}

@@ -231,3 +231,294 @@ fn encode(opcode: OpCode, payload: &[u8], into: &mut Vec<u8>) {
     let _ = header.format(payload.len() as u64, into);
     into.extend_from_slice(payload);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::{self, Read, Write};
+
+    use tungstenite::protocol::{Role, WebSocketConfig};
+    use tungstenite::{Message, WebSocket as Client};
+
+    use super::*;
+
+    const REQUEST_TEXT: &str = "GET /mqtt?x=1 HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n\r\n";
+
+    /// The layer with what came out of it.
+    struct Server {
+        layer: WebSocket,
+        wire: BytesMut,
+        plain: BytesMut,
+        reply: Vec<u8>,
+        facts: Learnt,
+    }
+
+    impl Server {
+        fn new(origins: &[&str]) -> Server {
+            let allowed_origins = origins.iter().map(|o| (*o).to_owned()).collect();
+            let setup = config::WebSocket { path: "/mqtt".to_owned(), allowed_origins };
+            let layer = WebSocket::new(&setup, "mqtt");
+            let (wire, plain) = (BytesMut::new(), BytesMut::new());
+            Server { layer, wire, plain, reply: Vec::new(), facts: Learnt::default() }
+        }
+
+        fn ready() -> Server {
+            let mut server = Server::new(&[]);
+            server.give(REQUEST_TEXT.as_bytes()).unwrap();
+            server.reply.clear();
+            server
+        }
+
+        fn give(&mut self, bytes: &[u8]) -> Result<(), Close> {
+            self.wire.extend_from_slice(bytes);
+            self.layer.open(Now::default(), &mut self.wire, &mut self.plain, &mut self.reply, &mut self.facts)
+        }
+
+        fn replied(&self) -> &str {
+            std::str::from_utf8(&self.reply).unwrap()
+        }
+    }
+
+    /// A frame as clients send it.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let mut bytes = vec![first];
+        match payload.len() {
+            n @ 0..126 => bytes.push(0x80 | n as u8),
+            n @ 126..65_536 => {
+                bytes.push(0xfe);
+                bytes.extend_from_slice(&(n as u16).to_be_bytes());
+            }
+            n => {
+                bytes.push(0xff);
+                bytes.extend_from_slice(&(n as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
+        bytes
+    }
+
+    #[test]
+    fn the_request_is_answered_and_its_facts_are_learnt() {
+        let mut server = Server::new(&[]);
+        for byte in REQUEST_TEXT.bytes() {
+            assert!(!server.layer.is_ready() && server.reply.is_empty());
+            server.give(&[byte]).unwrap();
+        }
+        assert!(server.layer.is_ready() && server.wire.is_empty());
+        let reply = server.replied().to_ascii_lowercase();
+        assert!(reply.starts_with("http/1.1 101 switching protocols\r\n"), "{reply}");
+        // The accept key of RFC 6455, 1.3; the subprotocol by MQTT-6.0.0-4.
+        assert!(reply.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{reply}");
+        assert!(reply.contains("sec-websocket-protocol: mqtt\r\n") && reply.ends_with("\r\n\r\n"), "{reply}");
+        let learnt =
+            Learnt { path: Some("/mqtt?x=1".into()), subprotocol: Some("mqtt".into()), ..Learnt::default() };
+        assert_eq!(server.facts, learnt);
+    }
+
+    #[test]
+    fn mqtt_3_1_has_a_subprotocol_of_its_own() {
+        let mut server = Server::new(&[]);
+        server.give(REQUEST_TEXT.replace("mqttv3.1, mqtt", "mqttv3.1").as_bytes()).unwrap();
+        assert_eq!(server.facts.subprotocol.as_deref(), Some("mqttv3.1"));
+    }
+
+    #[test]
+    fn origin_and_proxies_are_noticed() {
+        for field in
+            ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 p", "X-Real-IP: 1.2.3.4"]
+        {
+            let mut server = Server::new(&["https://a.example"]);
+            let head = format!("Host: h\r\nOrigin: https://a.example\r\n{field}\r\n");
+            server.give(REQUEST_TEXT.replace("Host: h\r\n", &head).as_bytes()).unwrap();
+            assert_eq!(
+                (server.facts.origin.as_deref(), server.facts.forwarded),
+                (Some("https://a.example"), true)
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_for_something_else_is_told_so() {
+        let long = format!("GET /{} ", "x".repeat(REQUEST));
+        for (from, to, status) in [
+            ("/mqtt?", "/other?", "404 Not Found"),
+            ("GET /mqtt?x=1", "GET /mqtt/", "404 Not Found"),
+            ("Upgrade: websocket\r\n", "", "426 Upgrade Required"),
+            ("Version: 13", "Version: 8", "426 Upgrade Required"),
+            ("Connection: keep-alive, Upgrade", "Connection: close", "426 Upgrade Required"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", "400 Bad Request"),
+            ("Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n", "", "400 Bad Request"),
+            ("mqttv3.1, mqtt", "MQTT, stomp", "400 Bad Request"),
+            ("GET ", "POST ", "405 Method Not Allowed"),
+            ("HTTP/1.1", "HTTP/1.0", "505 HTTP Version Not Supported"),
+            ("GET ", "\u{10}\u{c}\0\u{4}MQTT", "400 Bad Request"),
+            ("Host: h", "Origin: https://evil.example", "403 Forbidden"),
+            ("GET ", &long, "431 Request Header Fields Too Large"),
+        ] {
+            let mut server = Server::new(&["https://a.example"]);
+            let result = server.give(REQUEST_TEXT.replace(from, to).as_bytes());
+            assert_eq!(result, Err(Close::WebSocket), "{to}");
+            let reply = server.replied();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{to}: {reply}");
+            let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("Content-Length: {}", body.len()))
+                    && head.contains("Connection: close")
+            );
+            assert_eq!(
+                (server.layer.is_ready(), &server.facts),
+                (true, &Learnt::default()),
+                "closed for good"
+            );
+            let mut said = Vec::new();
+            server.layer.close(&mut said);
+            server.layer.seal(Now::default(), &mut vec![1], &mut said).unwrap();
+            assert!(said.is_empty());
+        }
+    }
+
+    #[test]
+    fn packets_may_begin_and_end_anywhere_in_frames() {
+        // MQTT-6.0.0-2. Fragments with a Ping between them, lengths of one, three and nine bytes.
+        let payload: Vec<u8> = (0..70_000u32).map(|i| i as u8).collect();
+        let mut bytes = frame(0x82, &payload[..10]);
+        bytes.extend(frame(0x02, &payload[10..200]));
+        bytes.extend(frame(0x89, b"beat"));
+        bytes.extend(frame(0x00, b""));
+        bytes.extend(frame(0x80, &payload[200..1001]));
+        bytes.extend(frame(0x82, &payload[1001..]));
+        for size in [1, 2, 3, 7, 1000, bytes.len()] {
+            let mut server = Server::ready();
+            for piece in bytes.chunks(size) {
+                server.give(piece).unwrap();
+            }
+            assert!(server.plain == payload, "pieces of {size}");
+            assert_eq!(server.reply, b"\x8a\x04beat");
+            assert!(server.wire.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_no_client_may_send_ends_with_its_close_code() {
+        let mut unmasked = frame(0x82, b"ab");
+        unmasked[1] &= 0x7f;
+        let huge = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+        let fragmented = [frame(0x02, b"a"), frame(0x82, b"b")].concat();
+        for (bytes, code) in [
+            // MQTT-6.0.0-1.
+            (&frame(0x81, b"text")[..], 1003u16),
+            (&unmasked, 1002),
+            (&huge, 1002),
+            (&fragmented, 1002),
+            (&frame(0xc2, b"rsv1"), 1002),
+            (&frame(0x83, b"reserved"), 1002),
+            (&frame(0x8b, b"reserved"), 1002),
+            (&frame(0x80, b"continues nothing"), 1002),
+            (&frame(0x09, b"a ping in pieces"), 1002),
+            (&frame(0x89, &[0; 126]), 1002),
+            (&frame(0x88, &[3]), 1002),
+            (&frame(0x88, &1005u16.to_be_bytes()), 1002),
+            (&frame(0x88, &[3, 232, 0xff]), 1002),
+        ] {
+            let mut server = Server::ready();
+            assert_eq!(server.give(bytes), Err(Close::WebSocket), "{bytes:x?}");
+            let [high, low] = code.to_be_bytes();
+            assert_eq!(server.reply, [0x88, 2, high, low], "{bytes:x?}");
+            assert_eq!(server.give(&frame(0x82, b"late")), Ok(()));
+            assert!(!server.plain.ends_with(b"late") && server.wire.is_empty());
+        }
+    }
+
+    #[test]
+    fn close_is_answered_after_what_came_before_it() {
+        for (payload, echo) in [(&[][..], &b"\x88\0"[..]), (&[3, 232, b'b', b'y', b'e'], b"\x88\x02\x03\xe8")]
+        {
+            let mut server = Server::ready();
+            let bytes = [frame(0x82, b"DISCONNECT"), frame(0x88, payload)].concat();
+            assert_eq!(server.give(&bytes), Err(Close::PeerClosed));
+            assert_eq!((&server.plain[..], &server.reply[..]), (&b"DISCONNECT"[..], echo));
+            let mut said = Vec::new();
+            server.layer.close(&mut said);
+            assert!(said.is_empty(), "goodbye twice");
+        }
+    }
+
+    #[test]
+    fn of_many_pings_at_once_the_last_is_answered() {
+        let mut server = Server::ready();
+        let pings: Vec<u8> = (0..1000u16).flat_map(|i| frame(0x89, &i.to_be_bytes())).collect();
+        server.give(&pings).unwrap();
+        assert_eq!(server.reply, [0x8a, 2, 3, 231]);
+    }
+
+    #[test]
+    fn no_bit_of_frames_can_do_harm() {
+        let bytes =
+            [frame(0x02, b"ab"), frame(0x89, b"c"), frame(0x80, &[7; 130]), frame(0x88, &[3, 232])].concat();
+        for bit in 0..bytes.len() * 8 {
+            let mut server = Server::ready();
+            let mut broken = bytes.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            // Any end is right that is none of this program.
+            let _ = server.give(&broken);
+            assert!(server.plain.len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_costs_its_struct_and_nothing_else() {
+        let mut server = Server::ready();
+        server.give(&frame(0x82, &[0; 5000])).unwrap();
+        assert!(matches!(server.layer.state, State::Open) && server.wire.is_empty());
+        assert!(size_of::<WebSocket>() <= 32, "{} bytes", size_of::<WebSocket>());
+    }
+
+    /// A client's end in memory.
+    #[derive(Default)]
+    struct Pipe {
+        input: VecDeque<u8>,
+        output: Vec<u8>,
+    }
+
+    impl Read for Pipe {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.input.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.input.read(into) }
+        }
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.output.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_client_that_others_wrote_understands_it() {
+        let mut server = Server::ready();
+        let mut client =
+            Client::from_raw_socket(Pipe::default(), Role::Client, Some(WebSocketConfig::default()));
+        for size in [0, 1, 125, 126, 65_535, 65_536, 300_000] {
+            let payload = vec![7; size];
+            client.send(Message::binary(payload.clone())).unwrap();
+            server.plain.clear();
+            server.give(&std::mem::take(&mut client.get_mut().output)).unwrap();
+            assert!(server.plain == payload);
+            let (mut plain, mut wire) = (payload.clone(), Vec::new());
+            server.layer.seal(Now::default(), &mut plain, &mut wire).unwrap();
+            client.get_mut().input.extend(wire);
+            assert!(client.read().unwrap() == Message::binary(payload));
+        }
+        let mut wire = Vec::new();
+        server.layer.close(&mut wire);
+        client.get_mut().input.extend(wire);
+        assert!(matches!(client.read(), Ok(Message::Close(Some(frame))) if frame.code == CloseCode::Normal));
+    }
+}

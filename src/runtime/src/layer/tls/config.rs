@@ -57,12 +57,15 @@ impl TlsConfig {
 
     /// The layer of a new connection.
     pub fn accept(&self) -> Box<dyn Layer> {
-        let config = self.current.read().clone();
-        match UnbufferedServerConnection::new(config) {
+        match UnbufferedServerConnection::new(self.current()) {
             Ok(connection) => Box::new(Tls::new(connection)),
             // rustls refuses only settings that `read` does not make.
             Err(error) => Box::new(super::Refused(error)),
         }
+    }
+
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.read().clone()
     }
 }
 
