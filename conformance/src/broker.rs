@@ -48,10 +48,14 @@ pub fn tidegate() -> Result<Broker, String> {
         ("MQTT__LISTENERS__WS__ANONYMOUS", "\"always\"".to_owned()),
         ("AUTH__PASSWORDS", format!("{passwords:?}")),
         ("AUTH__BANS__LOGIN_FAILURES", "0".to_owned()),
-        ("COAP__LISTENERS__UDP__BIND", "\"127.0.0.1:0\"".to_owned()),
         ("HTTP__BIND", "\"127.0.0.1:0\"".to_owned()),
     ] {
         command.env(format!("TIDEGATE__{key}"), value);
+    }
+    // Gateways that no case speaks to must not be in the way of another server on this machine.
+    let config = std::fs::read_to_string(house().join("etc/tidegate.toml")).unwrap_or_default();
+    if config.contains("[coap.listeners.udp]") {
+        command.env("TIDEGATE__COAP__LISTENERS__UDP__BIND", "\"127.0.0.1:0\"");
     }
     start(command, folder, Targets { tcp, ws: Some(ws), login: Some(login) })
 }

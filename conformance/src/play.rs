@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long an expected packet may take. A server under test shares its machine with many cases at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long `nothing` looks unless it says.
 const QUIET: Duration = Duration::from_millis(200);
 
