@@ -70,7 +70,8 @@ impl Auth {
         (Auth { state: RwLock::new(Arc::new(state)), bans, random, fallback }, mistakes)
     }
 
-    /// Reads the files again. With mistakes everything stays as it was. Clients that are connected keep their grants.
+    /// Reads the files again. With mistakes everything stays as it was. Clients that are connected keep their grants until
+    /// [`Auth::regrant`] is asked for them.
     pub fn reload(&self, options: &Options) -> Vec<Mistake> {
         let (state, mistakes) = State::read(options);
         if mistakes.is_empty() {
@@ -78,6 +79,13 @@ impl Auth {
             *self.state.write() = Arc::new(state);
         }
         mistakes
+    }
+
+    /// The grant of a connected client by the access list as it is now. Its name stays proven.
+    pub fn regrant(&self, grant: &Grant, client_id: &str, address: IpAddr) -> Grant {
+        let state = self.state.read().clone();
+        let username = grant.username();
+        state.grant(Identity { client_id, username, address: address.to_canonical() })
     }
 
     /// Whether the password file holds anybody.
@@ -157,6 +165,15 @@ impl Auth {
 }
 
 impl State {
+    /// Clients without a name share one grant where no rule tells them apart.
+    fn grant(&self, who: Identity<'_>) -> Grant {
+        if who.username.is_none() && self.acl.is_open() {
+            self.anonymous.clone()
+        } else {
+            self.acl.grant(who)
+        }
+    }
+
     fn read(options: &Options) -> (State, Vec<Mistake>) {
         let mut mistakes = Vec::new();
         let users = options.passwords.as_deref().map(|path| {
@@ -211,22 +228,18 @@ impl Outcome {
         Ok(self.grant(Some(name)))
     }
 
-    /// The client has no name and needs none. All such clients share one grant where no rule tells them apart.
+    /// The client has no name and needs none.
     fn anonymous(&self) -> Grant {
-        if self.state.acl.is_open() { self.state.anonymous.clone() } else { self.grant(None) }
+        self.grant(None)
     }
 
     fn grant(&self, username: Option<&str>) -> Grant {
-        self.state.acl.grant(self.identity(username))
+        self.state.grant(Identity { client_id: &self.client_id, username, address: self.address })
     }
 
     /// The client could not prove its name.
     pub(crate) fn failed(&self, username: Option<&str>) {
         self.bans.failed(self.now, &self.suspect(username));
-    }
-
-    fn identity<'a>(&'a self, username: Option<&'a str>) -> Identity<'a> {
-        Identity { client_id: &self.client_id, username, address: self.address }
     }
 
     fn suspect<'a>(&'a self, username: Option<&'a str>) -> Suspect<'a> {

@@ -217,6 +217,18 @@ fn a_reload_with_mistakes_changes_nothing() {
     std::fs::write(world.folder.join("acl.conf"), "default allow").unwrap();
     assert_eq!(world.auth.reload(&world.options), []);
     assert!(alice().unwrap().may_publish("a", Qos::AtMostOnce, false));
+    std::fs::write(world.folder.join("acl.conf"), "allow client c1 user alice all a/#\ndefault deny")
+        .unwrap();
+    let connected = alice().unwrap();
+    assert_eq!(world.auth.reload(&world.options), []);
+    let again = |client_id| world.auth.regrant(&connected, client_id, "192.0.2.1".parse().unwrap());
+    assert!(connected.may_publish("b", Qos::AtMostOnce, false));
+    assert!(!again("c1").may_publish("b", Qos::AtMostOnce, false));
+    assert!(
+        again("c1").may_publish("a/x", Qos::AtMostOnce, false) && again("c1").username() == Some("alice")
+    );
+    assert!(!again("c2").may_publish("a/x", Qos::AtMostOnce, false));
+    std::fs::write(world.folder.join("acl.conf"), "").unwrap();
     std::fs::remove_file(world.folder.join("passwd")).unwrap();
     assert_eq!(world.auth.reload(&world.options), []);
     assert!(world.check(&Who::near()).is_ok());

@@ -1,9 +1,10 @@
 //! What a driver keeps of one conversation's client: its session, its grant, and what is rarely there in a box.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auth::{Exchange, Grant};
+use auth::{Auth, Exchange, Grant};
 use gateway::{Connect, Instant, Ticket};
 use router::Session;
 
@@ -44,6 +45,13 @@ impl Client {
     /// The box for what is rarely there.
     pub fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Fills in what the client may do anew, after the access list has changed.
+    pub fn regrant(&mut self, auth: &Auth, address: SocketAddr) {
+        if let (Some(session), Some(grant)) = (&self.session, &mut self.grant) {
+            *grant = auth.regrant(grant, session.client_id(), address.ip());
+        }
     }
 
     /// Counts one message and its bytes against the client's rate; does nothing where there is no limit.

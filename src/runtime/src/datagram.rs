@@ -263,6 +263,11 @@ impl Datagrams {
                 let _ = answer.send(into);
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
+            Mail::Regrant => {
+                for (_, entry) in &mut self.table.entries {
+                    entry.client.regrant(&self.desk.house.auth, entry.address);
+                }
+            }
             Mail::ShutDown => {
                 self.is_stopping = true;
                 let peers: Vec<Peer> = self

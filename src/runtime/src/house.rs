@@ -102,6 +102,13 @@ impl House {
         matched.unwrap_or(0)
     }
 
+    /// Has every connected client's grant filled in anew, after the access list has changed.
+    pub fn regrant(&self) {
+        for mailbox in &self.boxes {
+            mailbox.push(Mail::Regrant);
+        }
+    }
+
     /// Takes one of the places for password checks; false if all are taken.
     pub fn begin_login(&self) -> bool {
         let most = self.limits.read().max_logins;

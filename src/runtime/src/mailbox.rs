@@ -26,6 +26,8 @@ pub enum Mail {
     Describe(Peer, oneshot::Sender<Description>),
     /// End a conversation.
     Stop(Peer, Stop),
+    /// The access list has changed: fill in every client's grant anew.
+    Regrant,
     /// Say goodbye to everybody and end.
     ShutDown,
 }

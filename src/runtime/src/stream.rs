@@ -169,6 +169,12 @@ impl Streams {
                 let _ = answer.send(into);
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
+            Mail::Regrant => {
+                for (_, conn) in &mut self.conns {
+                    let address = conn.layers.as_ref().and_then(|l| l.learnt.address).unwrap_or(conn.address);
+                    conn.client.regrant(&self.desk.house.auth, address);
+                }
+            }
             Mail::ShutDown => {
                 self.is_stopping = true;
                 let peers: Vec<Peer> =

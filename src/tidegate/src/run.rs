@@ -56,6 +56,7 @@ fn apply(old: &Settings, new: &Settings, house: &House, log: &LogHandle) {
     for mistake in house.auth.reload(&new.auth) {
         tracing::error!(%mistake, "users and access list kept as they were");
     }
+    house.regrant();
     house.router.reload(new.router.clone());
     *house.limits.write() = new.setup.limits;
     if let Err(e) = log.set_level(&new.setup.log.level) {

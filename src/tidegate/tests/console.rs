@@ -77,6 +77,7 @@ struct Running {
 impl Running {
     fn start(more: &str) -> Running {
         let folder = Folder::new();
+        folder.file("acl.conf", "");
         folder.file("t.toml", &format!("[http]\nbind = \"off\"\n[drivers]\ncount = 1\n{more}"));
         let log = std::fs::File::create(folder.0.join("log")).unwrap();
         let child = folder.command(&["run"]).stderr(log).spawn().unwrap();
@@ -285,4 +286,53 @@ fn a_hangup_applies_what_it_can_and_names_the_rest() {
 fn the_first_start_says_how_to_make_a_user() {
     let running = Running::start("[mqtt.listeners.tcp]\nbind = \"127.0.0.1:0\"\n");
     assert!(running.log().contains("tidegate passwd etc/passwd alice"), "{}", running.log());
+}
+
+/// An MQTT 5.0 client of few words.
+struct Device(std::net::TcpStream);
+
+impl Device {
+    fn connect(port: u16) -> Device {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // CONNECT: protocol MQTT, version 5, clean start, keep-alive 60 s, no properties, client id "c".
+        stream.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c").unwrap();
+        let mut device = Device(stream);
+        assert_eq!(device.packet()[0], 0x20);
+        device
+    }
+
+    fn packet(&mut self) -> Vec<u8> {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).unwrap();
+        let mut body = vec![0; usize::from(head[1])];
+        self.0.read_exact(&mut body).unwrap();
+        [head.to_vec(), body].concat()
+    }
+
+    /// Publishes to `a` with QoS 1 and returns the reason code of PUBACK.
+    fn publish(&mut self) -> u8 {
+        self.0.write_all(b"\x32\x07\x00\x01a\x00\x07\x00x").unwrap();
+        let answer = self.packet();
+        assert_eq!((answer[0], &answer[2..4]), (0x40, &[0, 7][..]));
+        answer.get(4).copied().unwrap_or(0)
+    }
+}
+
+#[test]
+fn a_changed_access_list_holds_for_connected_clients_at_once() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut running = Running::start(&format!(
+        "[mqtt.listeners.tcp]\nbind = \"127.0.0.1:{port}\"\n[auth]\nacl = \"acl.conf\"\n"
+    ));
+    let mut device = Device::connect(port);
+    assert_eq!(device.publish(), 0x10, "no matching subscribers");
+    running.folder.file("acl.conf", "deny client c publish a\n");
+    running.signal("HUP");
+    running.until("it is read", |r| r.log().contains("configuration read again"));
+    assert_eq!(device.publish(), 0x87, "not authorized");
+    assert!(running.folder.ok(&["clients", "show", "c"]).contains("MQTT 5.0"));
+    assert!(running.folder.ok(&["clients", "kick", "c"]).contains("ended"));
+    assert_eq!(device.packet()[..3], [0xe0, 1, 0x98], "administrative action");
+    assert_eq!(device.0.read(&mut [0]).unwrap(), 0);
 }
