@@ -98,8 +98,8 @@ struct Extra {
     method: Option<Box<str>>,
     /// QoS 2 packet identifiers between PUBLISH and PUBCOMP of this connection.
     open: HashSet<u16>,
-    /// Reason codes of filters that were refused before the router saw them, by packet in order.
-    bad: VecDeque<Vec<Option<u8>>>,
+    /// Packets with filters that were refused before the router saw them: identifier and reason codes, in order.
+    bad: VecDeque<(u16, Vec<Option<u8>>)>,
 }
 
 impl Default for Extra {
@@ -379,8 +379,8 @@ impl Mqtt {
                 (Some(ticket::new(ticket::QOS1, id)), None)
             }
             (Qos::ExactlyOnce, Some(id)) => {
-                // One that comes again is still the same (MQTT-4.3.3-9).
-                if self.extra().open.insert(id) {
+                // One that comes again is still the same (MQTT-4.3.3-9). MQTT 3 has no receive maximum to count for.
+                if self.is_5() && self.extra().open.insert(id) {
                     self.receiving = self.receiving.saturating_add(1);
                 }
                 (Some(ticket::new(ticket::QOS2, id)), Some(id))
@@ -436,10 +436,17 @@ impl Mqtt {
             return Err(Fault::MALFORMED);
         }
         let list = subscribe::decode_subscribe(self.is_5(), body)?;
-        self.extra().bad.push_back(list.bad);
+        self.remember_bad(list.id, list.bad);
         let ticket = ticket::new(ticket::SUBSCRIBE, list.id);
         self.ask(out, Action::Subscribe(self.peer, ticket, list.good));
         Ok(())
+    }
+
+    /// Until the answer to the other filters of the packet; nearly always there is nothing to remember.
+    fn remember_bad(&mut self, id: u16, bad: Vec<Option<u8>>) {
+        if bad.iter().any(Option::is_some) {
+            self.extra().bad.push_back((id, bad));
+        }
     }
 
     fn unsubscribe(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
@@ -448,7 +455,7 @@ impl Mqtt {
             return Err(Fault::MALFORMED);
         }
         let list = subscribe::decode_unsubscribe(self.is_5(), body)?;
-        self.extra().bad.push_back(list.bad);
+        self.remember_bad(list.id, list.bad);
         let ticket = ticket::new(ticket::UNSUBSCRIBE, list.id);
         self.ask(out, Action::Unsubscribe(self.peer, ticket, list.good));
         Ok(())
@@ -576,9 +583,13 @@ impl Mqtt {
     }
 
     fn answer_filters(&mut self, out: &mut Outbox, kind: u8, id: u16, codes: Vec<u8>) {
-        let bad = self.extra().bad.pop_front().unwrap_or_default();
         let is_5 = self.is_5();
-        let codes = subscribe::merge(&bad, is_5, codes);
+        let is_next = |e: &&mut Extra| e.bad.front().is_some_and(|(of, _)| *of == id);
+        let bad = self.extra.as_deref_mut().filter(is_next).and_then(|e| e.bad.pop_front());
+        let codes = match bad {
+            Some((_, bad)) => subscribe::merge(&bad, is_5, codes),
+            None => codes,
+        };
         self.send(out, |wire| {
             packet(wire, kind << 4, |wire| {
                 wire.put_u16(id);
@@ -672,7 +683,7 @@ impl Gateway for Mqtt {
                 self.answer_publish(out, qos, id, result);
             }
             (ticket::RELEASE, Answer::Known(known)) => {
-                if self.extra().open.remove(&id) {
+                if self.extra.as_mut().is_some_and(|e| e.open.remove(&id)) {
                     self.receiving = self.receiving.saturating_sub(1);
                 }
                 let reason = if known || !self.is_5() { 0 } else { 0x92 };
