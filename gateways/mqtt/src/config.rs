@@ -111,3 +111,61 @@ fn read_versions(kind: &Kind) -> Result<Vec<Version>, String> {
         .collect();
     versions.filter(|v| !v.is_empty()).ok_or_else(wrong)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway::config::{Place, Value};
+    use toml::de::{DeTable, DeValue};
+
+    fn value(toml: &DeValue<'_>) -> Value {
+        let kind = match toml {
+            DeValue::Boolean(b) => Kind::Bool(*b),
+            DeValue::Integer(n) => Kind::Integer(n.as_str().parse().unwrap()),
+            DeValue::String(t) => Kind::Text(t.to_string()),
+            DeValue::Array(list) => Kind::List(list.iter().map(|v| value(v.get_ref())).collect()),
+            DeValue::Table(table) => table_of(table),
+            other => panic!("{other:?} is no value of ours"),
+        };
+        Value { kind, place: Place::default() }
+    }
+
+    fn table_of(table: &DeTable<'_>) -> Kind {
+        Kind::Table(table.iter().map(|(k, v)| (k.get_ref().to_string(), value(v.get_ref()))).collect())
+    }
+
+    fn read(text: &str) -> (Config, Vec<String>) {
+        let whole = DeTable::parse(text).unwrap();
+        let mut mistakes = Vec::new();
+        let mut s = Section::new("mqtt", value(whole.get_ref()["mqtt"].get_ref()), &mut mistakes);
+        let config = Config::read(&mut s);
+        s.finish();
+        (config, mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    const EXAMPLE: &str = include_str!("../config.example.toml");
+
+    #[test]
+    fn the_example_is_what_holds_without_it() {
+        assert_eq!(read(EXAMPLE), (Config::default(), Vec::new()));
+    }
+
+    #[test]
+    fn every_key_of_the_example_can_be_set() {
+        let keys = ["max_session_expiry", "response_information", "redirect"];
+        let text = keys
+            .iter()
+            .fold(EXAMPLE.to_owned(), |t, k| t.replace(&format!("\n# {k} ="), &format!("\n{k} =")));
+        let (config, mistakes) = read(&text);
+        assert_eq!(mistakes, [""; 0]);
+        assert_eq!(config.max_session_expiry, Duration::from_secs(7 * 86_400));
+        assert_eq!(config.response_information.as_deref(), Some("answers/"));
+        assert_eq!(config.redirect.as_deref(), Some("other.example.org:1883"));
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_a_mistake_and_the_default_holds() {
+        let (config, mistakes) = read("[mqtt]\nmax_inflight = 0\nversions = []\ndeny = \"close\"\n");
+        assert_eq!((config, mistakes.len()), (Config::default(), 3));
+    }
+}
