@@ -67,7 +67,7 @@ enum Socket {
 pub fn run(plan: Plan) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(plan_blocking())
+        .max_blocking_threads(cores().max(2))
         .build()
         .map_err(|e| StartError(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(run_inside(plan))?;
@@ -75,9 +75,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Password hashing takes one core for some 20 ms: more threads than cores would only slow traffic down.
-fn plan_blocking() -> usize {
-    cores().max(2)
+/// Threads that a driver may check passwords on. Hashing takes one core for some 20 ms and 19 MiB: more threads than
+/// cores, all drivers together, would only slow traffic down, and a storm of logins would take all memory.
+fn login_threads(drivers: usize) -> usize {
+    cores().div_ceil(drivers.max(1))
 }
 
 fn cores() -> usize {
@@ -217,6 +218,7 @@ fn spawn_driver(house: Arc<House>, id: u16) -> Result<JoinHandle<io::Result<()>>
     let (done, ended) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(login_threads(house.boxes.len()))
         .build()
         .map_err(|e| StartError(format!("cannot start driver {id}: {e}")))?;
     std::thread::Builder::new()
