@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -59,6 +60,27 @@ def until(condition, what, seconds=10.0):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
+
+
+class Alarm:
+    """Ends a process after some seconds, so that reading from it ends too."""
+
+    def __init__(self, process, seconds):
+        self.rang = False
+        self.timer = threading.Timer(seconds, self._ring)
+        self.process = process
+
+    def _ring(self):
+        self.rang = True
+        self.process.kill()
+
+    def __enter__(self):
+        self.timer.start()
+        return self
+
+    def __exit__(self, *_):
+        self.timer.cancel()
+        self.timer.join()
 
 
 def binary():
@@ -201,7 +223,6 @@ class Tidegate(Process):
         shutil.copytree(HOUSE / "etc", self.folder / "etc")
         self.keys = {
             "http.bind": f"{HOST}:{self.port('http')}",
-            "coap.listeners.udp.bind": f"{HOST}:{self.port('coap')}",
             "mqtt.listeners.login.anonymous": "never",
             "auth.bans.login_failures": 0,
         }
@@ -217,6 +238,8 @@ class Tidegate(Process):
         self.keys["mqtt.listeners.tls.tls.client_ca"] = str(self.authority.ca)
         self.keys["mqtt.listeners.tls.certificate_user"] = True
         self.keys["mqtt.listeners.wss.websocket.path"] = "/mqtt"
+        if "[coap." in (HOUSE / "etc/tidegate.toml").read_text():
+            self.keys["coap.listeners.udp.bind"] = f"{HOST}:{self.port('coap')}"
         self.keys |= overrides or {}
         for name, password in USERS.items():
             self.passwd(name, password)
@@ -301,7 +324,7 @@ class Mosquitto(Process):
         for name, password in USERS.items():
             create = [] if passwords.exists() else ["-c"]
             subprocess.run(["mosquitto_passwd", *create, "-b", passwords, name, password], check=True)
-        lines = ["per_listener_settings true", "user root", "max_inflight_messages 100", "max_queued_messages 100000",
+        lines = ["per_listener_settings true", "user root", "max_queued_messages 100000",
                  "max_packet_size 1048576"]
         for name in ("tcp", "ws", "login", "tls", "wss"):
             lines += [f"listener {self.port(name)} {HOST}",
@@ -311,7 +334,7 @@ class Mosquitto(Process):
             if name in ("tls", "wss"):
                 lines += [f"certfile {self.authority.server}", f"keyfile {self.authority.server_key}"]
             if name == "tls":
-                lines += [f"cafile {self.authority.ca}", "require_certificate false", "use_identity_as_username true"]
+                lines += [f"cafile {self.authority.ca}", "require_certificate true", "use_identity_as_username true"]
             if name == "login":
                 lines.append(f"password_file {passwords}")
         self.config = self.folder / "mosquitto.conf"
