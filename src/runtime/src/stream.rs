@@ -315,7 +315,7 @@ impl Streams {
 
     fn read(&mut self, now: Now, slot: u32) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
-        if conn.closing.is_none() && conn.flags.has(PAUSED | RESTING) {
+        if conn.closing.is_none() && (conn.flags.has(PAUSED | RESTING) || is_full(conn, &self.limits)) {
             conn.flags.set(UNREAD);
             return;
         }
@@ -598,6 +598,10 @@ impl Streams {
         }
         let is_written = conn.out.is_none();
         let Some(why) = conn.closing else {
+            if conn.flags.has(UNREAD) && !conn.flags.has(PAUSED | RESTING) && !is_full(conn, &self.limits) {
+                self.read_later(slot);
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize) else { return };
             if !is_written {
                 self.schedule(slot);
             } else if conn.flags.has(MORE) && conn.flags.set(READY) {
@@ -674,6 +678,12 @@ impl Streams {
             self.serve(now, peer.slot, |_, machine, out, _| machine.timeout(now, out));
         }
     }
+}
+
+/// Whether so many answers wait for the peer that it is not read before it takes some: deliveries stop at one outbox,
+/// what is over that are answers to what the peer itself sends.
+fn is_full(conn: &Conn, limits: &Limits) -> bool {
+    conn.out.as_ref().is_some_and(|out| out.len() >= 2 * limits.outbox)
 }
 
 /// When `conn` next needs to be looked at.
