@@ -1,0 +1,236 @@
+//! Observations (RFC 7641): how they begin, what they are told, and how they end.
+
+use gateway::{
+    Action, Delivery, Drop, Filter, Instant, Message as Published, Now, Outbox, Peer, Qos, Refusal, Settle,
+    Subscribe,
+};
+
+use crate::config::NotifyType;
+use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Outgoing, Phase, Step};
+use crate::frame::{Code, Kind, Message, Token};
+use crate::options::{LOCATION_PATH, OBSERVE};
+use crate::resource::{uint, value_options};
+use crate::{Coap, Response, code};
+
+/// Sequence numbers have 24 bits (RFC 7641, 3.4).
+const SEQUENCE: u32 = 0xFF_FFFF;
+
+impl Coap {
+    /// GET with Observe 0: the subscription first, then the value it begins with, so that nothing falls between.
+    #[expect(clippy::too_many_arguments, reason = "a request and what its query said")]
+    pub(crate) fn observe(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        request: &Message,
+        filter: Filter,
+        qos: Qos,
+        (no_local, wants_retained): (bool, bool),
+        out: &mut Outbox,
+    ) {
+        let most = self.config.max_observations;
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let token = request.token;
+        let sequence = c.observation(token).map_or(1, |o| o.sequence);
+        if c.observation(token).is_some_and(|o| o.filter != filter) {
+            self.cancel(now, peer, token, out);
+        }
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        c.observations.retain(|o| o.token != token);
+        if c.observations.len() >= most {
+            let response = Response::error(Code::UNAVAILABLE, "too many observations");
+            return self.answer(now, peer, request.id, response, out);
+        }
+        let identifier = match c.observations.iter().find(|o| o.filter == filter) {
+            Some(same) => same.identifier,
+            None => {
+                c.last_identifier = c.last_identifier % 268_435_455 + 1;
+                c.last_identifier
+            }
+        };
+        c.observations.push(Observation {
+            token,
+            filter: filter.clone(),
+            identifier,
+            sequence,
+            unconfirmed: 0,
+            confirmed: now.instant,
+        });
+        let subscribe = Subscribe {
+            filter: filter.clone(),
+            qos,
+            no_local,
+            retain_as_published: true,
+            // The value it begins with is the response's.
+            retain_handling: 2,
+            identifier,
+        };
+        let ticket = self.ticket(peer, request.id, Step::Subscribe { token });
+        out.act(Action::Subscribe(peer, ticket, vec![subscribe]));
+        let ticket = self.ticket(peer, request.id, Step::First { token, is_wanted: wants_retained });
+        out.act(Action::Retained(peer, ticket, filter, 1));
+    }
+
+    /// The subscription stands, or there is no observation.
+    pub(crate) fn subscribed(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        id: u16,
+        token: Token,
+        result: Option<Result<Qos, Refusal>>,
+        out: &mut Outbox,
+    ) {
+        let why = match result {
+            Some(Ok(_)) => return,
+            Some(Err(why)) => why,
+            None => Refusal::Internal,
+        };
+        if let Some(c) = self.peers.get_mut(&peer) {
+            c.observations.retain(|o| o.token != token);
+        }
+        self.answer(now, peer, id, Response::error(code(why), "cannot be observed"), out);
+    }
+
+    /// The first response of an observation: the retained value, or an empty one.
+    pub(crate) fn first(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        id: u16,
+        token: Token,
+        found: Option<&(Box<str>, Published)>,
+        out: &mut Outbox,
+    ) {
+        let most = self.config.max_payload;
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        // Refused meanwhile: answered then.
+        let Some(observation) = c.observation(token) else { return };
+        observation.sequence = (observation.sequence + 1) & SEQUENCE;
+        let mut response = Response::new(Code::CONTENT);
+        response.options.push((OBSERVE, uint(observation.sequence)));
+        let is_wild = observation.filter.has_wildcard();
+        if let Some((topic, message)) = found.filter(|(_, m)| m.payload().len() <= most) {
+            response.options.extend(value_options(now, message));
+            if is_wild {
+                response.options.extend(location(topic));
+            }
+            response.payload = message.payload().to_vec();
+        }
+        self.answer(now, peer, id, response, out);
+    }
+
+    /// Ends an observation, and the subscription if no other observation shares it.
+    pub(crate) fn cancel(&mut self, _: Now, peer: Peer, token: Token, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let Some(at) = c.observations.iter().position(|o| o.token == token) else { return };
+        let gone = c.observations.remove(at);
+        // What waits behind the message in flight is not wanted any more.
+        let mut kept = std::mem::take(&mut c.outgoing);
+        let mut dropped = Vec::new();
+        let mut index = 0;
+        kept.retain(|o| {
+            index += 1;
+            let is_kept = index == 1 || o.observation != Some(token);
+            if !is_kept {
+                dropped.extend(o.delivery);
+            }
+            is_kept
+        });
+        c.outgoing = kept;
+        for id in dropped {
+            if !c.outgoing.iter().any(|o| o.delivery == Some(id)) {
+                out.act(Action::Settle(peer, id, Settle::Done));
+            }
+        }
+        if c.phase == Phase::Open && !c.observations.iter().any(|o| o.identifier == gone.identifier) {
+            let ticket = self.ticket(peer, 0, Step::Nothing);
+            out.act(Action::Unsubscribe(peer, ticket, vec![gone.filter]));
+        }
+    }
+
+    /// A delivery becomes a notification of every observation that it matched.
+    pub(crate) fn notify(&mut self, now: Now, peer: Peer, d: &Delivery<'_>, out: &mut Outbox) {
+        let most = self.config.max_payload;
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let tokens: Vec<Token> = c
+            .observations
+            .iter()
+            .filter(|o| d.subscriptions.contains(&o.identifier))
+            .map(|o| o.token)
+            .collect();
+        if tokens.is_empty() || d.message.payload().len() > most {
+            let why = if tokens.is_empty() { Drop::Unexpected } else { Drop::TooLarge };
+            out.act(Action::Drop(peer, why));
+            if let Some(id) = d.id {
+                out.act(Action::Settle(peer, id, Settle::Done));
+            }
+            return;
+        }
+        let mut is_confirmed = false;
+        for token in tokens {
+            is_confirmed |= self.notify_one(now, peer, token, d, out);
+        }
+        // Sent Non-confirmable for all it is worth: nothing more will be heard of it.
+        if let (false, Some(id)) = (is_confirmed, d.id) {
+            out.act(Action::Settle(peer, id, Settle::Done));
+        }
+    }
+
+    /// Returns whether the notification is Confirmable.
+    fn notify_one(&mut self, now: Now, peer: Peer, token: Token, d: &Delivery<'_>, out: &mut Outbox) -> bool {
+        let notify_type = self.config.notify_type;
+        let Some(c) = self.peers.get_mut(&peer) else { return false };
+        let is_stranger = c.who.username.is_none();
+        let id = c.next_id();
+        let Some(o) = c.observation(token) else { return false };
+        o.sequence = (o.sequence + 1) & SEQUENCE;
+        let wants = match notify_type {
+            NotifyType::Qos => d.qos > Qos::AtMostOnce,
+            NotifyType::Con => true,
+            NotifyType::Non => false,
+        };
+        // Whether the client is still interested must be found out now and then (RFC 7641, 4.5 and 7).
+        let is_due = o.confirmed + CONFIRM_AT_LEAST <= now.instant
+            || (is_stranger && o.unconfirmed + 1 >= CONFIRM_EVERY);
+        let is_con = wants || is_due;
+        if is_con {
+            o.confirmed = now.instant;
+            o.unconfirmed = 0;
+        } else {
+            o.unconfirmed += 1;
+        }
+        let kind = if is_con { Kind::Con } else { Kind::Non };
+        let mut message = Message { code: Code::CONTENT, token, ..Message::empty(kind, id) };
+        message.add(OBSERVE, &uint(o.sequence));
+        let options = value_options(now, d.message);
+        options.iter().for_each(|(number, value)| message.add(*number, value));
+        if o.filter.has_wildcard() {
+            location(d.topic).iter().for_each(|(number, value)| message.add(*number, value));
+        }
+        message.payload = d.message.payload().to_vec();
+        if d.id.is_none() && c.outgoing.front().is_some_and(|f| f.observation == Some(token)) {
+            // While a Confirmable one is in flight only the newest state waits (RFC 7641, 4.5.2).
+            message.kind = Kind::Con;
+            let is_older = |o: &&mut Outgoing| o.observation == Some(token) && o.delivery.is_none();
+            if let Some(older) = c.outgoing.iter_mut().skip(1).find(is_older) {
+                older.message = message;
+                return true;
+            }
+        } else if !is_con {
+            c.remember(id, token);
+            self.send(peer, &message, out);
+            return false;
+        }
+        let (due, timeout) = (Instant::NEVER, std::time::Duration::ZERO);
+        let outgoing =
+            Outgoing { message, observation: Some(token), delivery: d.id, retries: 0, due, timeout };
+        self.enqueue(now, peer, outgoing, out);
+        true
+    }
+}
+
+/// The topic of a notification whose filter has wildcards.
+fn location(topic: &str) -> Vec<(u16, Vec<u8>)> {
+    topic.split('/').map(|level| (LOCATION_PATH, level.as_bytes().to_vec())).collect()
+}

@@ -1,0 +1,213 @@
+//! Operations on topics, and how the router's answers become responses.
+
+use std::fmt::Write;
+
+use gateway::topic::check_name;
+use gateway::{
+    Action, Answer, Disconnect, Filter, Message as Published, Now, Outbox, Peer, Properties, Publish,
+};
+
+use crate::conversation::{Phase, Step};
+use crate::frame::{Code, Message};
+use crate::options::{ACCEPT, CONTENT_FORMAT, MAX_AGE, content_format, content_type};
+use crate::request::{Identity, Operation};
+use crate::{Coap, Response, code};
+
+impl Coap {
+    /// Carries out an operation in the peer's session.
+    pub(crate) fn perform(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        request: Message,
+        operation: Operation,
+        out: &mut Outbox,
+    ) {
+        let id = request.id;
+        match operation {
+            Operation::Publish { topic, qos, retain, expiry, is_delete } => {
+                let payload = if is_delete { &[][..] } else { &request.payload };
+                let format = request.uint(CONTENT_FORMAT).and_then(|f| u16::try_from(f).ok());
+                let properties = Properties {
+                    content_type: format.map(|f| content_type(f).into()),
+                    ..Properties::default()
+                };
+                let message = Published::new(now, &topic, payload)
+                    .with_qos(qos)
+                    .with_retain(retain)
+                    .with_expiry(expiry)
+                    .with_properties(properties);
+                let ticket = self.ticket(peer, id, Step::Publish { is_delete });
+                out.act(Action::Publish(peer, Publish { message, ticket: Some(ticket), once: None }));
+            }
+            Operation::Read { topic } => self.read(now, peer, id, &topic, request.uint(ACCEPT), out),
+            Operation::Observe { filter, qos, no_local, wants_retained } => {
+                self.observe(now, peer, &request, filter, qos, (no_local, wants_retained), out);
+            }
+            Operation::Cancel { topic } => {
+                self.cancel(now, peer, request.token, out);
+                // Answered as a plain GET (RFC 7641, 3.6); a filter has no value of its own.
+                if check_name(&topic).is_ok() {
+                    self.read(now, peer, id, &topic, request.uint(ACCEPT), out);
+                } else {
+                    self.answer(now, peer, id, Response::new(Code::NOT_FOUND), out);
+                }
+            }
+            Operation::Heartbeat => self.answer(now, peer, id, Response::new(Code::CHANGED), out),
+            Operation::Disconnect => {
+                out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
+                if let Some(c) = self.peers.get_mut(&peer) {
+                    c.phase = Phase::Without;
+                    c.token = None;
+                    c.who = Identity::default();
+                    c.observations.clear();
+                }
+                self.answer(now, peer, id, Response::new(Code::DELETED), out);
+            }
+            Operation::Discover { query } => {
+                let limit = self.config.max_discovered;
+                let Ok(everything) = Filter::parse("#") else { return };
+                let ticket = self.ticket(peer, id, Step::Discover { query });
+                out.act(Action::Retained(peer, ticket, everything, limit));
+            }
+            // Opened where sessions are; it never comes here.
+            Operation::Connect { .. } => self.answer(now, peer, id, Response::new(Code::INTERNAL), out),
+        }
+    }
+
+    fn read(&mut self, now: Now, peer: Peer, id: u16, topic: &str, accept: Option<u32>, out: &mut Outbox) {
+        let Ok(filter) = Filter::parse(topic) else {
+            return self.answer(now, peer, id, Response::new(Code::BAD_REQUEST), out);
+        };
+        let ticket = self.ticket(peer, id, Step::Read { accept });
+        out.act(Action::Retained(peer, ticket, filter, 1));
+    }
+
+    /// The answer of the driver to a step.
+    pub(crate) fn answered(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        id: u16,
+        step: Step,
+        answer: Answer,
+        out: &mut Outbox,
+    ) {
+        let response = match (step, answer) {
+            (Step::Publish { is_delete }, Answer::Published(_)) => {
+                Response::new(if is_delete { Code::DELETED } else { Code::CHANGED })
+            }
+            (Step::Read { accept }, Answer::Retained(found)) => self.value(now, found.first(), accept),
+            (Step::Subscribe { token }, Answer::Subscribed(results)) => {
+                return self.subscribed(now, peer, id, token, results.first().copied(), out);
+            }
+            (Step::First { token, is_wanted }, Answer::Retained(found)) => {
+                return self.first(now, peer, id, token, found.first().filter(|_| is_wanted), out);
+            }
+            (Step::Discover { query }, Answer::Retained(found)) => {
+                self.links(found.iter().map(|(topic, m)| (&**topic, m)), query.as_ref())
+            }
+            (Step::Nothing, _) => return,
+            (_, Answer::Refused(why)) => Response::error(code(why), "refused"),
+            _ => Response::new(Code::INTERNAL),
+        };
+        self.answer(now, peer, id, response, out);
+    }
+
+    /// A value as a response, if there is one, it fits, and its format is acceptable.
+    fn value(&self, now: Now, found: Option<&(Box<str>, Published)>, accept: Option<u32>) -> Response {
+        let Some((_, message)) = found else { return Response::new(Code::NOT_FOUND) };
+        let format = format_of(message);
+        if let (Some(accept), Some(format)) = (accept, format)
+            && accept != u32::from(format)
+        {
+            return Response::new(Code::NOT_ACCEPTABLE);
+        }
+        let mut response = Response::new(Code::CONTENT);
+        if message.payload().len() > self.config.max_payload {
+            return Response::error(Code::NOT_IMPLEMENTED, "the value does not fit in one datagram");
+        }
+        response.payload = message.payload().to_vec();
+        response.options = value_options(now, message);
+        response
+    }
+
+    /// `/.well-known/core` (RFC 6690), as much of it as fits.
+    fn links<'a>(
+        &self,
+        topics: impl Iterator<Item = (&'a str, &'a Published)>,
+        query: Option<&(String, String)>,
+    ) -> Response {
+        let mut links = vec![
+            ("</ps>".to_owned(), "rt=\"core.ps\";ct=40".to_owned()),
+            ("</mqtt/connection>".to_owned(), "rt=\"tidegate.connection\"".to_owned()),
+        ];
+        for (topic, message) in topics {
+            let format = format_of(message).map(|f| format!("ct={f};")).unwrap_or_default();
+            links.push((format!("</ps/{}>", escape(topic)), format!("{format}rt=\"tidegate.topic\";obs")));
+        }
+        let mut text = String::new();
+        for (target, attributes) in links.iter().filter(|(t, a)| query.is_none_or(|q| is_asked_for(t, a, q)))
+        {
+            let comma = if text.is_empty() { "" } else { "," };
+            if text.len() + comma.len() + target.len() + attributes.len() + 1 > self.config.max_payload {
+                break;
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{comma}{target};{attributes}");
+        }
+        let options = vec![(CONTENT_FORMAT, vec![40])];
+        Response { code: Code::CONTENT, options, payload: text.into_bytes() }
+    }
+}
+
+/// Options that go with a value.
+pub(crate) fn value_options(now: Now, message: &Published) -> Vec<(u16, Vec<u8>)> {
+    let mut options = Vec::new();
+    if let Some(format) = format_of(message) {
+        options.push((CONTENT_FORMAT, uint(format.into())));
+    }
+    if let Some(left) = message.remaining(now.instant) {
+        options.push((MAX_AGE, uint(u32::try_from(left.as_secs()).unwrap_or(u32::MAX))));
+    }
+    options
+}
+
+/// A number in as few bytes as it needs (RFC 7252, 3.2).
+pub(crate) fn uint(value: u32) -> Vec<u8> {
+    let bytes = value.to_be_bytes();
+    bytes.into_iter().skip_while(|b| *b == 0).collect()
+}
+
+fn format_of(message: &Published) -> Option<u16> {
+    content_format(message.properties()?.content_type.as_deref()?)
+}
+
+/// Whether a link answers a query such as `rt=core.ps` or `href=/ps/*` (RFC 6690, 4.1).
+fn is_asked_for(target: &str, attributes: &str, (name, value): &(String, String)) -> bool {
+    let matches = |have: &str| match value.strip_suffix('*') {
+        Some(prefix) => have.starts_with(prefix),
+        None => have == value,
+    };
+    if name == "href" {
+        return matches(target.trim_matches(['<', '>']));
+    }
+    attributes
+        .split(';')
+        .map(|a| a.split_once('=').unwrap_or((a, "")))
+        .any(|(n, v)| n == name && v.trim_matches('"').split(' ').any(matches))
+}
+
+/// A topic as the path of a link: what may not stand in one as it is becomes `%XX` (RFC 3986, 3.3).
+fn escape(topic: &str) -> String {
+    let mut text = String::new();
+    for byte in topic.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+;=:@".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
