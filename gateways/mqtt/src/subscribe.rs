@@ -1,10 +1,11 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0, 3.8 and 3.10).
 
-use gateway::{Filter, Qos, Subscribe};
-use wire::Reader;
+use gateway::{Action, Filter, Outbox, Qos, Subscribe};
+use wire::{Reader, Writer};
 
-use crate::frame::{Fault, packet_id, text};
+use crate::frame::{Fault, kind, packet, packet_id, text};
 use crate::property::{Properties, Value, id};
+use crate::{Extra, Mqtt, ticket};
 
 /// A packet's filters: those that can be, with their options, and a reason code for each that cannot.
 pub struct Filters<T> {
@@ -109,4 +110,59 @@ pub fn merge(bad: &[Option<u8>], is_5: bool, results: impl IntoIterator<Item = u
             None => results.next().unwrap_or(0x80),
         })
         .collect()
+}
+
+impl Mqtt {
+    pub(crate) fn subscribe(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
+        // MQTT-3.8.1-1.
+        if !self.is_flagged(flags) {
+            return Err(Fault::MALFORMED);
+        }
+        let list = decode_subscribe(self.is_5(), body)?;
+        self.remember_bad(list.id, list.bad);
+        let ticket = ticket::new(ticket::SUBSCRIBE, list.id);
+        self.ask(out, Action::Subscribe(self.peer, ticket, list.good));
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&mut self, flags: u8, body: &[u8], out: &mut Outbox) -> Result<(), Fault> {
+        // MQTT-3.10.1-1.
+        if !self.is_flagged(flags) {
+            return Err(Fault::MALFORMED);
+        }
+        let list = decode_unsubscribe(self.is_5(), body)?;
+        self.remember_bad(list.id, list.bad);
+        let ticket = ticket::new(ticket::UNSUBSCRIBE, list.id);
+        self.ask(out, Action::Unsubscribe(self.peer, ticket, list.good));
+        Ok(())
+    }
+
+    pub(crate) fn answer_filters(&mut self, out: &mut Outbox, kind: u8, id: u16, codes: Vec<u8>) {
+        let is_5 = self.is_5();
+        let is_next = |e: &&mut Extra| e.bad.front().is_some_and(|(of, _)| *of == id);
+        let bad = self.extra.as_deref_mut().filter(is_next).and_then(|e| e.bad.pop_front());
+        let codes = match bad {
+            Some((_, bad)) => merge(&bad, is_5, codes),
+            None => codes,
+        };
+        self.send(out, |wire| {
+            packet(wire, kind << 4, |wire| {
+                wire.put_u16(id);
+                if is_5 {
+                    wire.put_u8(0);
+                }
+                // UNSUBACK had no codes before 5.0.
+                if is_5 || kind == kind::SUBACK {
+                    wire.put(&codes);
+                }
+            });
+        });
+    }
+
+    /// Until the answer to the other filters of the packet; nearly always there is nothing to remember.
+    pub(crate) fn remember_bad(&mut self, id: u16, bad: Vec<Option<u8>>) {
+        if bad.iter().any(Option::is_some) {
+            self.extra().bad.push_back((id, bad));
+        }
+    }
 }

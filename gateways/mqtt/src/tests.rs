@@ -1,5 +1,5 @@
 use super::*;
-use gateway::{Listener, Message, Transport};
+use gateway::{Connected, Delivery, DeliveryId, Drop, Listener, Message, Publish, Settle, Transport};
 
 /// A machine with a peer, a clock and an outbox.
 struct Bench {
