@@ -17,8 +17,15 @@ pub(crate) struct Kind {
 }
 
 /// All of them, in the order of their sections.
-pub(crate) const ALL: &[Kind] = &[Kind {
-    name: "mqtt",
-    carrier: Carrier::Stream,
-    read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
-}];
+pub(crate) const ALL: &[Kind] = &[
+    Kind {
+        name: "mqtt",
+        carrier: Carrier::Stream,
+        read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
+    },
+    Kind {
+        name: "coap",
+        carrier: Carrier::Datagram,
+        read: |s| Arc::new(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
+    },
+];

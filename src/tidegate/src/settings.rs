@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn two_listeners_cannot_have_one_port() {
         let (_, mistakes) = settings(
-            "[mqtt.listeners]\na.bind = \"[::]:1883\"\nb.bind = \"127.0.0.1:1883\"\nc.bind = \"127.0.0.1:1884\"\n",
+            "[mqtt.listeners]\na.bind = \"[::]:1883\"\nb.bind = \"127.0.0.1:1883\"\nc.bind = \"127.0.0.1:1884\"\n\
+             [coap.listeners]\nudp.bind = \"[::]:1883\"\n",
         );
         assert_eq!(
             mistakes,
