@@ -68,6 +68,18 @@ fn the_shipped_configuration_is_the_default_one() {
     assert_eq!(mistakes, []);
 }
 
+#[test]
+fn the_example_of_every_gateway_is_understood() {
+    for gateway in crate::gateways::ALL {
+        let path = etc().join("../gateways").join(gateway.name).join("config.example.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut mistakes = Vec::new();
+        settings::decode(file::decode(&Arc::from(gateway.name), &text, &mut mistakes), &mut mistakes);
+        assert_eq!(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+        assert!(text.contains(&format!("\n[{}]\n", gateway.name)), "{} has no section", path.display());
+    }
+}
+
 /// What a section knows: it lists its keys to who uses another.
 fn known_keys(section: &str) -> Vec<String> {
     let (shipped, _) = shipped();
