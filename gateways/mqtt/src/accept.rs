@@ -4,7 +4,8 @@ use gateway::{Action, Answer, Close, Connected, Flow, Now, Outbox};
 
 use crate::connect::{self, Accepted, Refused, Version};
 use crate::frame::Fault;
-use crate::{Extra, Mqtt, Phase, reason, ticket};
+use crate::publish::Aliases;
+use crate::{Mqtt, Phase, reason, ticket};
 
 impl Mqtt {
     pub(crate) fn connect(
@@ -53,6 +54,7 @@ impl Mqtt {
             extra.max_packet = request.max_packet as usize;
             extra.wants_problems = request.wants_problems;
             extra.wants_response = request.wants_response;
+            extra.incoming = Aliases::new(config.topic_alias_maximum);
             extra.alias_maximum = request.alias_maximum.min(config.topic_alias_maximum);
             extra.was_assigned = request.connect.client_id.is_empty();
             extra.method = request.connect.method.as_ref().map(|(m, _)| m.clone());
@@ -70,7 +72,7 @@ impl Mqtt {
             }
             Refused::Version(level) => {
                 let fault = Fault { reason: 0x84, close: Close::UnsupportedVersion };
-                if level >= 5 && level < 0x80 {
+                if (5..0x80).contains(&level) {
                     (Version::V5, 0x84, fault)
                 } else {
                     (Version::V311, 1, fault)
@@ -89,12 +91,9 @@ impl Mqtt {
             Answer::Connected(connected) => self.connected(&connected, out),
             Answer::Challenge(data) => self.send_auth(out, 0x18, &data),
             Answer::Refused(why) => {
-                let version = self.version;
-                // A Reason String must not make the packet larger than the client takes (MQTT-3.2.2-19).
-                let fits = |e: &Extra| e.wants_problems && e.max_packet >= 128;
-                let text = self.extra.as_deref().is_none_or(fits).then(|| reason::text(why));
+                let (version, words) = (self.version, self.words(why));
                 let code = if self.is_5() { reason::reason(why) } else { reason::return_code(why) };
-                self.send(out, |wire| connect::refuse(wire, version, code, text, None));
+                self.send(out, |wire| connect::refuse(wire, version, code, words, None));
                 self.phase = Phase::Closed;
                 out.act(Action::Close(self.peer, reason::close(why)));
             }
@@ -103,31 +102,20 @@ impl Mqtt {
     }
 
     pub(crate) fn connected(&mut self, connected: &Connected, out: &mut Outbox) {
-        self.phase = Phase::Open;
-        let (version, config) = (self.version, self.config.clone());
-        let extra = self.extra.take();
-        let method = extra.as_ref().and_then(|e| e.method.as_deref());
+        let extra = self.extra.as_deref();
+        let method = extra.and_then(|e| e.method.as_deref());
         let accepted = Accepted {
             session_present: connected.session_present,
-            assigned: extra.as_ref().filter(|e| e.was_assigned).map(|_| &*connected.client_id),
-            session_expiry: extra.as_ref().and_then(|e| e.told_expiry),
-            keep_alive: extra.as_ref().and_then(|e| e.told_keep_alive),
-            wants_response: extra.as_ref().is_some_and(|e| e.wants_response),
+            assigned: extra.filter(|e| e.was_assigned).map(|_| &*connected.client_id),
+            session_expiry: extra.and_then(|e| e.told_expiry),
+            keep_alive: extra.and_then(|e| e.told_keep_alive),
+            wants_response: extra.is_some_and(|e| e.wants_response),
             authentication: method.map(|m| (m, connected.data.as_deref().unwrap_or_default())),
         };
-        let most = extra.as_ref().map_or(usize::MAX, |e| e.max_packet);
-        let mut is_sent = true;
-        self.send(out, |wire| {
-            let before = wire.len();
-            connect::accept(wire, version, &config, &accepted);
-            is_sent = wire.len() - before <= most;
-            if !is_sent {
-                wire.truncate(before);
-            }
-        });
-        self.extra = extra;
-        if !is_sent {
-            // What a client must know does not fit what it takes (MQTT-3.1.2-24): there is nothing to say to it.
+        if self.send(out, |wire| connect::accept(wire, self.version, &self.config, &accepted)) {
+            self.phase = Phase::Open;
+        } else {
+            // Without what CONNACK has to say nothing of the session can be relied upon.
             self.phase = Phase::Closed;
             out.act(Action::Close(self.peer, Close::TooLarge));
         }

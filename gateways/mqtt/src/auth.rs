@@ -68,9 +68,13 @@ impl Mqtt {
         let ticket = ticket::new(if self.phase == Phase::Open { ticket::AUTH } else { ticket::CONNECT }, 0);
         let data = Bytes::copy_from_slice(auth.data);
         match auth.reason {
-            0x18 => self.ask(out, Action::Exchange(self.peer, ticket, data)),
+            // To go on, something must have begun: CONNECT, or 0x19.
+            0x18 if self.phase == Phase::Connecting || self.extra().is_proving => {
+                self.ask(out, Action::Exchange(self.peer, ticket, data));
+            }
             0x19 if self.phase == Phase::Open => {
                 let method = known.unwrap_or_default();
+                self.extra().is_proving = true;
                 self.ask(out, Action::Reauthenticate(self.peer, ticket, method, data));
             }
             _ => return Err(Fault::PROTOCOL),
@@ -87,7 +91,10 @@ impl Mqtt {
     pub(crate) fn answer_auth(&mut self, answer: Answer, out: &mut Outbox) {
         match answer {
             Answer::Challenge(data) => self.send_auth(out, 0x18, &data),
-            Answer::Authenticated(data) => self.send_auth(out, 0, &data),
+            Answer::Authenticated(data) => {
+                self.extra().is_proving = false;
+                self.send_auth(out, 0, &data);
+            }
             // A client that fails to prove itself again is let go (4.12.1); of the codes DISCONNECT may carry, Not
             // authorized says it.
             Answer::Refused(why) => self.end(out, Fault { reason: 0x87, close: reason::close(why) }),

@@ -20,14 +20,13 @@ impl Mqtt {
             }
             return;
         }
-        if let Some(Naming { alias: 1.., is_known: false }) = naming
-            && let Some(alias) = naming.map(|n| n.alias)
-        {
+        if let Some(Naming { alias: alias @ 1.., is_known: false }) = naming {
             self.extra().outgoing.insert(d.topic.into(), alias);
         }
     }
 
-    pub(crate) fn name(&mut self, topic: &str) -> Option<Naming> {
+    /// How the topic is named to this client; MQTT 3 knows one way.
+    fn name(&mut self, topic: &str) -> Option<Naming> {
         if !self.is_5() {
             return None;
         }
@@ -59,5 +58,16 @@ impl Mqtt {
         };
         out.act(action);
         Ok(())
+    }
+
+    /// The answer to PUBREC: the client may let the packet identifier go.
+    pub(crate) fn answer_receive(&mut self, out: &mut Outbox, id: u16, is_known: bool) {
+        let reason = if is_known || !self.is_5() { 0 } else { 0x92 };
+        self.send(out, |wire| acks::encode(wire, kind::PUBREL << 4 | 2, id, reason, None));
+    }
+
+    /// PUBREL again, for a client that has said PUBREC before.
+    pub(crate) fn deliver_release(&mut self, id: DeliveryId, out: &mut Outbox) {
+        self.send(out, |wire| acks::encode(wire, kind::PUBREL << 4 | 2, id.0, 0, None));
     }
 }

@@ -117,7 +117,7 @@ pub fn find(bytes: &[u8], most: usize, is_strict: bool) -> Result<Option<Frame>,
 }
 
 /// Appends a Variable Byte Integer of at most 268,435,455 (1.5.5).
-pub fn put_variable(out: &mut Vec<u8>, mut value: u32) {
+pub fn put_variable(out: &mut impl Writer, mut value: u32) {
     loop {
         let byte = (value & 0x7F) as u8;
         value >>= 7;

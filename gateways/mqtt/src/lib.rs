@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use gateway::{
-    Action, Answer, Close, Deliver, Direction, Factory, Facts, Flow, Gateway, Instant, Now, Outbox, Peer,
-    Qos, Refusal, Stop, Ticket,
+    Action, Answer, Close, Deliver, Direction, Drop, Factory, Facts, Flow, Gateway, Instant, Now, Outbox,
+    Peer, Qos, Refusal, Stop, Ticket,
 };
 use wire::Writer;
 
@@ -100,6 +100,8 @@ struct Extra {
     outgoing: HashMap<Box<str>, u16>,
     alias_maximum: u16,
     method: Option<Box<str>>,
+    /// Whether the client authenticates again just now.
+    is_proving: bool,
     /// QoS 2 packet identifiers between PUBLISH and PUBCOMP of this connection.
     open: HashSet<u16>,
     /// Packets with filters that were refused before the router saw them: identifier and reason codes, in order.
@@ -116,10 +118,11 @@ impl Default for Extra {
             told_expiry: None,
             told_keep_alive: None,
             was_assigned: false,
-            incoming: Vec::new(),
+            incoming: publish::Aliases::default(),
             outgoing: HashMap::new(),
             alias_maximum: 0,
             method: None,
+            is_proving: false,
             open: HashSet::new(),
             bad: VecDeque::new(),
         }
@@ -156,16 +159,31 @@ impl Mqtt {
         out.act(action);
     }
 
-    /// The one place where bytes leave: what `write` appends is shown to who traces the client.
-    fn send(&self, out: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) {
+    /// The one place where packets leave. One that is larger than the client takes is dropped and counted, as if it was
+    /// sent (MQTT-3.1.2-24, -25); then it is false. What `write` appends is shown to who traces the client.
+    fn send(&self, out: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let wire = out.send(self.peer);
         let at = wire.len();
         write(wire);
+        if let Some(extra) = &self.extra
+            && wire.len() - at > extra.max_packet
+        {
+            wire.truncate(at);
+            out.act(Action::Drop(self.peer, Drop::TooLarge));
+            return false;
+        }
         if out.is_traced {
             for line in trace::describe_all(&out.wire[at..]) {
                 out.trace(self.peer, Direction::Out, || line);
             }
         }
+        true
+    }
+
+    /// Words for people that go with a refusal, if the client wants any (MQTT-3.1.2-29) and has room for them.
+    fn words(&self, why: Refusal) -> Option<&'static str> {
+        let wants = |e: &Extra| e.wants_problems && e.max_packet >= 128;
+        self.extra.as_deref().filter(|e| self.is_5() && wants(e)).map(|_| reason::text(why))
     }
 
     /// Takes the packets that are whole off the front.
@@ -246,7 +264,7 @@ impl Gateway for Mqtt {
     fn deliver(&mut self, now: Now, _: Peer, deliver: &Deliver<'_>, out: &mut Outbox) {
         match deliver {
             Deliver::Message(d) => self.deliver_message(now, d, out),
-            Deliver::Release(id) => self.send(out, |wire| acks::encode(wire, kind::PUBREL << 4 | 2, id.0, 0)),
+            Deliver::Release(id) => self.deliver_release(*id, out),
         }
     }
 
@@ -272,35 +290,10 @@ impl Gateway for Mqtt {
                 };
                 self.answer_publish(out, qos, id, result);
             }
-            (ticket::RELEASE, Answer::Known(known)) => {
-                if self.extra.as_mut().is_some_and(|e| e.open.remove(&id)) {
-                    self.receiving = self.receiving.saturating_sub(1);
-                }
-                let reason = if known || !self.is_5() { 0 } else { 0x92 };
-                self.send(out, |wire| acks::encode(wire, kind::PUBCOMP << 4, id, reason));
-            }
-            (ticket::RECEIVE, Answer::Known(known)) => {
-                let reason = if known || !self.is_5() { 0 } else { 0x92 };
-                self.send(out, |wire| acks::encode(wire, kind::PUBREL << 4 | 2, id, reason));
-            }
-            (ticket::SUBSCRIBE, Answer::Subscribed(results)) => {
-                let code = |r: Result<Qos, Refusal>| match r {
-                    Ok(qos) => qos as u8,
-                    Err(why) if self.is_5() => reason::reason(why),
-                    Err(_) => 0x80,
-                };
-                let codes = results.into_iter().map(code).collect();
-                self.answer_filters(out, kind::SUBACK, id, codes);
-            }
-            (ticket::UNSUBSCRIBE, Answer::Unsubscribed(results)) => {
-                let code = |r: Result<bool, Refusal>| match r {
-                    Ok(true) => 0,
-                    Ok(false) => 0x11,
-                    Err(why) => reason::reason(why),
-                };
-                let codes = results.into_iter().map(code).collect();
-                self.answer_filters(out, kind::UNSUBACK, id, codes);
-            }
+            (ticket::RELEASE, Answer::Known(known)) => self.answer_release(out, id, known),
+            (ticket::RECEIVE, Answer::Known(known)) => self.answer_receive(out, id, known),
+            (ticket::SUBSCRIBE, Answer::Subscribed(results)) => self.answer_subscribe(out, id, results),
+            (ticket::UNSUBSCRIBE, Answer::Unsubscribed(results)) => self.answer_unsubscribe(out, id, results),
             _ => {}
         }
     }

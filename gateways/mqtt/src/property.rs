@@ -105,6 +105,32 @@ impl<'a> Properties<'a> {
     }
 }
 
+/// Counts what is written to it, so that a length can be written before what it is the length of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl Writer for Size {
+    fn put_u8(&mut self, _: u8) {
+        self.0 += 1;
+    }
+
+    fn put_u16(&mut self, _: u16) {
+        self.0 += 2;
+    }
+
+    fn put_u32(&mut self, _: u32) {
+        self.0 += 4;
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+
+    fn put_prefixed16(&mut self, bytes: &[u8]) {
+        self.0 += 2 + bytes.len().min(usize::from(u16::MAX));
+    }
+}
+
 /// Appends properties behind their length.
 pub fn put_properties(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
@@ -116,25 +142,25 @@ pub fn put_properties(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Appends a Two Byte Integer property.
-pub fn put_two(out: &mut Vec<u8>, id: u8, value: u16) {
+pub fn put_two(out: &mut impl Writer, id: u8, value: u16) {
     out.put_u8(id);
     out.put_u16(value);
 }
 
 /// Appends a Four Byte Integer property.
-pub fn put_four(out: &mut Vec<u8>, id: u8, value: u32) {
+pub fn put_four(out: &mut impl Writer, id: u8, value: u32) {
     out.put_u8(id);
     out.put_u32(value);
 }
 
 /// Appends a text or binary property.
-pub fn put_bytes(out: &mut Vec<u8>, id: u8, value: &[u8]) {
+pub fn put_bytes(out: &mut impl Writer, id: u8, value: &[u8]) {
     out.put_u8(id);
     out.put_prefixed16(value);
 }
 
 /// Appends a User Property.
-pub fn put_pair(out: &mut Vec<u8>, name: &str, value: &str) {
+pub fn put_pair(out: &mut impl Writer, name: &str, value: &str) {
     out.put_u8(id::USER);
     out.put_prefixed16(name.as_bytes());
     out.put_prefixed16(value.as_bytes());

@@ -9,7 +9,7 @@ use wire::{Reader, Writer};
 
 use crate::connect::say;
 use crate::frame::{Fault, kind, packet_id, put_variable, text, variable_size};
-use crate::property::{Properties, Value, id, put_bytes, put_four, put_pair, put_two};
+use crate::property::{Properties, Size, Value, id, put_bytes, put_four, put_pair, put_two};
 
 /// A PUBLISH from a client.
 pub struct Published {
@@ -19,12 +19,41 @@ pub struct Published {
     pub id: Option<u16>,
 }
 
-/// Topic aliases a client has set; index is alias - 1.
-pub type Aliases = Vec<Option<Box<str>>>;
+/// Topic aliases that a client has set.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// Most that it was told it may use.
+    most: u16,
+    /// By alias - 1. Most clients use none, and then nothing is kept.
+    names: Vec<Option<Box<str>>>,
+}
 
-/// Reads the variable header and payload of a PUBLISH with the fixed header's `flags`. For MQTT 5.0 `aliases` holds as
-/// many places as the client was told it may use; None is MQTT 3. With `shared`, which holds `body`, a large payload is not
-/// copied.
+impl Aliases {
+    /// At most so many.
+    pub fn new(most: u16) -> Aliases {
+        Aliases { most, names: Vec::new() }
+    }
+
+    /// The name that a PUBLISH with this Topic Alias means, which it sets if it has a `topic` of its own (3.3.2.3.4).
+    fn resolve(&mut self, alias: u16, topic: &str) -> Result<&str, Fault> {
+        if alias == 0 || alias > self.most {
+            return Err(Fault::ALIAS);
+        }
+        let at = usize::from(alias) - 1;
+        if !topic.is_empty() {
+            check_name(topic).map_err(|_| Fault::TOPIC)?;
+            if self.names.len() <= at {
+                self.names.resize(at + 1, None);
+            }
+            self.names[at] = Some(topic.into());
+        }
+        // An alias that was never set.
+        self.names.get(at).and_then(Option::as_deref).ok_or(Fault::PROTOCOL)
+    }
+}
+
+/// Reads the variable header and payload of a PUBLISH with the fixed header's `flags`; without `aliases` it is MQTT 3.
+/// With `shared`, which holds `body`, a large payload is not copied.
 pub fn decode(
     now: Now,
     flags: u8,
@@ -40,26 +69,19 @@ pub fn decode(
     let mut r = Reader::new(body);
     let topic = text(&mut r)?;
     let id = if qos == Qos::AtMostOnce { None } else { Some(packet_id(&mut r)?) };
-    let (mut said, mut expiry, mut is_5) = (None, None, false);
-    let mut named = topic;
-    if let Some(aliases) = aliases {
-        is_5 = true;
-        let mut alias = None;
+    let (mut said, mut expiry, mut alias) = (None, None, None);
+    if aliases.is_some() {
         (said, expiry) = read_properties(&mut r, &mut alias)?;
-        if let Some(alias) = alias {
-            let place = aliases.get_mut(usize::from(alias).wrapping_sub(1)).ok_or(Fault::ALIAS)?;
-            if !topic.is_empty() {
-                check_name(topic).map_err(|_| Fault::TOPIC)?;
-                *place = Some(topic.into());
-            }
-            // An alias that was never set (3.3.2.3.4).
-            named = place.as_deref().ok_or(Fault::PROTOCOL)?;
+    }
+    let named = match (aliases, alias) {
+        (Some(aliases), Some(alias)) => aliases.resolve(alias, topic)?,
+        // No name and no alias (3.3.2.1).
+        (Some(_), None) if topic.is_empty() => return Err(Fault::PROTOCOL),
+        _ => {
+            check_name(topic).map_err(|_| Fault::TOPIC)?;
+            topic
         }
-    }
-    if named.is_empty() {
-        return Err(if is_5 { Fault::PROTOCOL } else { Fault::TOPIC });
-    }
-    check_name(named).map_err(|_| Fault::TOPIC)?;
+    };
     let payload = r.take_rest();
     if said.as_ref().is_some_and(|s: &Said| s.utf8_payload) && std::str::from_utf8(payload).is_err() {
         return Err(Fault::PAYLOAD_FORMAT);
@@ -68,7 +90,11 @@ pub fn decode(
         Some(shared) => Message::from_slice(now, named, shared.slice_ref(payload)),
         None => Message::new(now, named, payload),
     };
-    let mut message = message.with_qos(qos).with_retain(flags & 1 != 0);
+    // What nothing was said of is left as it is: most messages have none of it, and there are many.
+    let mut message = if qos == Qos::AtMostOnce { message } else { message.with_qos(qos) };
+    if flags & 1 != 0 {
+        message = message.with_retain(true);
+    }
     if expiry.is_some() {
         message = message.with_expiry(expiry);
     }
@@ -78,7 +104,6 @@ pub fn decode(
     Ok(Published { message, id })
 }
 
-#[expect(clippy::type_complexity, reason = "two optional things that are read in one go")]
 fn read_properties(
     r: &mut Reader<'_>,
     alias: &mut Option<u16>,
@@ -121,10 +146,10 @@ pub fn encode(out: &mut Vec<u8>, now: Now, d: &Delivery<'_>, naming: Option<Nami
     let payload = message.payload();
     let first = kind::PUBLISH << 4 | u8::from(d.duplicate) << 3 | (d.qos as u8) << 1 | u8::from(d.retain);
     let mut length = 2 + topic.len() + 2 * usize::from(d.id.is_some()) + payload.len();
-    let mut properties = Vec::new();
+    let mut properties = Size(0);
     if let Some(naming) = naming {
         put(&mut properties, now, d, naming);
-        length += variable_size(properties.len()) + properties.len();
+        length += variable_size(properties.0) + properties.0;
     }
     if 1 + variable_size(length) + length > most {
         return false;
@@ -136,15 +161,15 @@ pub fn encode(out: &mut Vec<u8>, now: Now, d: &Delivery<'_>, naming: Option<Nami
     if let Some(id) = d.id {
         out.put_u16(id.0);
     }
-    if naming.is_some() {
-        put_variable(out, properties.len() as u32);
-        out.put(&properties);
+    if let Some(naming) = naming {
+        put_variable(out, properties.0 as u32);
+        put(out, now, d, naming);
     }
     out.put(payload);
     true
 }
 
-fn put(out: &mut Vec<u8>, now: Now, d: &Delivery<'_>, naming: Naming) {
+fn put(out: &mut impl Writer, now: Now, d: &Delivery<'_>, naming: Naming) {
     if let Some(left) = d.message.remaining(now.instant) {
         // Rounded up: a message that lives for half a second more does not live for zero (MQTT-3.3.2-6).
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);

@@ -29,6 +29,13 @@ pub fn reason(why: Refusal) -> u8 {
     }
 }
 
+/// The same for a packet that may carry only some reason codes.
+pub fn reason_of(why: Refusal, allowed: &[u8]) -> u8 {
+    let code = reason(why);
+    // Implementation specific error, which all packets may carry.
+    if allowed.contains(&code) { code } else { 0x83 }
+}
+
 /// A text for people, as Reason String.
 pub fn text(why: Refusal) -> &'static str {
     match why {

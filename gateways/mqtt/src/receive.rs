@@ -19,17 +19,7 @@ impl Mqtt {
         bytes: &mut BytesMut,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        let most_aliases = usize::from(self.config.topic_alias_maximum);
-        let aliases = if self.is_5() {
-            let incoming = &mut self.extra.get_or_insert_default().incoming;
-            // Most clients use none: the table is made when the first PUBLISH has properties.
-            if incoming.is_empty() && most_aliases > 0 {
-                incoming.resize(most_aliases, None);
-            }
-            Some(incoming)
-        } else {
-            None
-        };
+        let aliases = if self.is_5() { Some(&mut self.extra().incoming) } else { None };
         let published = if frame.end - frame.body > 4096 {
             let whole = bytes.split_to(frame.end).freeze();
             publish::decode(now, frame.flags(), &whole[frame.body..], Some(&whole), aliases)?
@@ -71,24 +61,22 @@ impl Mqtt {
         id: u16,
         result: Result<usize, Refusal>,
     ) {
-        let is_refused = result.is_err();
-        let reason = match result {
-            Ok(0) if self.is_5() => 0x10,
-            Ok(_) => 0,
-            Err(why) if self.is_5() => reason::reason(why),
-            // MQTT 3 has no words for it (3.1.1, 3.3.5).
-            Err(_) => 0,
+        let (reason, words) = match result {
+            Ok(0) if self.is_5() => (0x10, None),
+            Err(why) if self.is_5() => (reason::reason_of(why, &acks::RECEIVED), self.words(why)),
+            // MQTT 3 has no words for a refusal (3.1.1, 3.3.5).
+            _ => (0, None),
         };
         match qos {
             Qos::AtLeastOnce => {
                 self.receiving = self.receiving.saturating_sub(1);
-                self.send(out, |wire| acks::encode(wire, kind::PUBACK << 4, id, reason));
+                self.send(out, |wire| acks::encode(wire, kind::PUBACK << 4, id, reason, words));
             }
             Qos::ExactlyOnce => {
-                if is_refused && self.is_5() && self.extra().open.remove(&id) {
-                    self.receiving = self.receiving.saturating_sub(1);
+                if result.is_err() {
+                    self.forget(id);
                 }
-                self.send(out, |wire| acks::encode(wire, kind::PUBREC << 4, id, reason));
+                self.send(out, |wire| acks::encode(wire, kind::PUBREC << 4, id, reason, words));
             }
             Qos::AtMostOnce => {}
         }
@@ -105,5 +93,18 @@ impl Mqtt {
         let (id, _) = acks::decode(self.is_5(), kind::PUBREL, body)?;
         self.ask(out, Action::Release(self.peer, ticket::new(ticket::RELEASE, id), id));
         Ok(())
+    }
+
+    pub(crate) fn answer_release(&mut self, out: &mut Outbox, id: u16, is_known: bool) {
+        self.forget(id);
+        let reason = if is_known || !self.is_5() { 0 } else { 0x92 };
+        self.send(out, |wire| acks::encode(wire, kind::PUBCOMP << 4, id, reason, None));
+    }
+
+    /// A QoS 2 message is through: it counts no more.
+    fn forget(&mut self, id: u16) {
+        if self.extra.as_mut().is_some_and(|e| e.open.remove(&id)) {
+            self.receiving = self.receiving.saturating_sub(1);
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0, 3.8 and 3.10).
 
-use gateway::{Action, Filter, Outbox, Qos, Subscribe};
+use gateway::{Action, Filter, Outbox, Qos, Refusal, Subscribe};
 use wire::{Reader, Writer};
 
 use crate::frame::{Fault, kind, packet, packet_id, text};
 use crate::property::{Properties, Value, id};
-use crate::{Extra, Mqtt, ticket};
+use crate::{Extra, Mqtt, reason, ticket};
+
+/// Reason codes of refusals in SUBACK (MQTT-3.9.3-1); the first five are also those of UNSUBACK (3.11.3).
+const REFUSED: [u8; 7] = [0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E];
 
 /// A packet's filters: those that can be, with their options, and a reason code for each that cannot.
 pub struct Filters<T> {
@@ -137,7 +140,32 @@ impl Mqtt {
         Ok(())
     }
 
-    pub(crate) fn answer_filters(&mut self, out: &mut Outbox, kind: u8, id: u16, codes: Vec<u8>) {
+    pub(crate) fn answer_subscribe(&mut self, out: &mut Outbox, id: u16, results: Vec<Result<Qos, Refusal>>) {
+        let code = |r: Result<Qos, Refusal>| match r {
+            Ok(qos) => qos as u8,
+            Err(why) if self.is_5() => reason::reason_of(why, &REFUSED),
+            Err(_) => 0x80,
+        };
+        let codes = results.into_iter().map(code).collect();
+        self.answer_filters(out, kind::SUBACK, id, codes);
+    }
+
+    pub(crate) fn answer_unsubscribe(
+        &mut self,
+        out: &mut Outbox,
+        id: u16,
+        results: Vec<Result<bool, Refusal>>,
+    ) {
+        let code = |r: Result<bool, Refusal>| match r {
+            Ok(true) => 0,
+            Ok(false) => 0x11,
+            Err(why) => reason::reason_of(why, &REFUSED[..5]),
+        };
+        let codes = results.into_iter().map(code).collect();
+        self.answer_filters(out, kind::UNSUBACK, id, codes);
+    }
+
+    fn answer_filters(&mut self, out: &mut Outbox, kind: u8, id: u16, codes: Vec<u8>) {
         let is_5 = self.is_5();
         let is_next = |e: &&mut Extra| e.bad.front().is_some_and(|(of, _)| *of == id);
         let bad = self.extra.as_deref_mut().filter(is_next).and_then(|e| e.bad.pop_front());
@@ -160,7 +188,7 @@ impl Mqtt {
     }
 
     /// Until the answer to the other filters of the packet; nearly always there is nothing to remember.
-    pub(crate) fn remember_bad(&mut self, id: u16, bad: Vec<Option<u8>>) {
+    fn remember_bad(&mut self, id: u16, bad: Vec<Option<u8>>) {
         if bad.iter().any(Option::is_some) {
             self.extra().bad.push_back((id, bad));
         }

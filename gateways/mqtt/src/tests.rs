@@ -1,3 +1,8 @@
+mod alias;
+mod authentication;
+mod limits;
+mod round_trip;
+
 use super::*;
 use gateway::{Connected, Delivery, DeliveryId, Drop, Listener, Message, Publish, Settle, Transport};
 
@@ -41,6 +46,18 @@ impl Bench {
     fn open_5() -> Bench {
         let mut b = Bench::new(Config::default());
         assert_eq!(b.input(CONNECT_5), Ok(Flow::Pause));
+        b.accept();
+        b
+    }
+
+    /// The same with these properties in CONNECT.
+    fn open_5_with(properties: &[u8]) -> Bench {
+        let mut connect = CONNECT_5.to_vec();
+        connect[1] += properties.len() as u8;
+        connect[12] = properties.len() as u8;
+        connect.splice(13..13, properties.iter().copied());
+        let mut b = Bench::new(Config::default());
+        assert_eq!(b.input(&connect), Ok(Flow::Pause));
         b.accept();
         b
     }
@@ -135,7 +152,14 @@ fn a_refused_publish_is_acknowledged_in_the_words_of_the_version() {
     assert_eq!(b.wire(), [0x40, 2, 0, 9]);
     let mut b = Bench::open_5();
     b.reply(ticket::new(ticket::QOS2, 9), Answer::Refused(Refusal::NotAuthorised));
-    assert_eq!(b.wire(), [0x50, 3, 0, 9, 0x87]);
+    assert_eq!(b.wire(), [&[0x50, 21, 0, 9, 0x87, 17, 0x1F, 0, 14][..], b"not authorised"].concat());
+    // MQTT-3.1.2-29: no words, as the client asked for none.
+    let mut b = Bench::open_5_with(&[0x17, 0]);
+    b.reply(ticket::new(ticket::QOS1, 9), Answer::Refused(Refusal::TopicName));
+    assert_eq!(b.wire(), [0x40, 3, 0, 9, 0x90]);
+    // MQTT-3.4.2-1: 0x89 is no reason code of PUBACK.
+    b.reply(ticket::new(ticket::QOS1, 9), Answer::Refused(Refusal::ServerBusy));
+    assert_eq!(b.wire(), [0x40, 3, 0, 9, 0x83]);
 }
 
 #[test]
@@ -354,7 +378,8 @@ fn a_connack_fits_the_client() {
     let connected = Connected { client_id: "c".into(), session_present: false, data: None };
     b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
     assert!(b.wire().is_empty());
-    assert!(matches!(b.actions()[..], [Action::Close(_, Close::TooLarge)]));
+    let actions = b.actions();
+    assert!(matches!(actions[..], [Action::Drop(_, Drop::TooLarge), Action::Close(_, Close::TooLarge)]));
 }
 
 proptest::proptest! {
