@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A running server; it is killed when this is dropped.
@@ -142,10 +143,20 @@ fn folder(name: &str) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// A port below those that the system gives to outgoing connections: nobody takes it before the server does, but for
+/// another test, which begins elsewhere.
 #[expect(clippy::disallowed_methods, reason = "asks the system for a free port")]
 fn free_port() -> Result<SocketAddr, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
-    listener.local_addr().map_err(|error| error.to_string())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 15_000 + (std::process::id().wrapping_mul(41).wrapping_add(step) % 17_000) as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no port is free".into())
 }
 
 #[expect(clippy::disallowed_methods, reason = "asks whether the server listens yet")]

@@ -16,7 +16,7 @@ struct Sending {
 }
 
 /// See the module.
-pub struct Client {
+pub(crate) struct Client {
     name: &'static str,
     level: u8,
     subscribes: bool,
@@ -29,11 +29,11 @@ pub struct Client {
     last_id: u16,
     incoming: BTreeSet<u16>,
     /// Payloads in the order in which they came.
-    pub got: Vec<String>,
+    pub(crate) got: Vec<String>,
 }
 
 impl Client {
-    pub fn new(name: &'static str, level: u8, subscribes: bool) -> Client {
+    pub(crate) fn new(name: &'static str, level: u8, subscribes: bool) -> Client {
         Client {
             name,
             level,
@@ -51,23 +51,23 @@ impl Client {
     }
 
     /// Wants to publish.
-    pub fn publish(&mut self, qos: u8, payload: String) {
+    pub(crate) fn publish(&mut self, qos: u8, payload: String) {
         self.last_id += 1;
         self.sending.push(Sending { id: self.last_id, qos, payload, is_sent: false, is_received: false });
     }
 
     /// Whether all is acknowledged, and its subscription made.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.sending.is_empty() && self.is_subscribed == self.subscribes
     }
 
     /// Whether its subscription is made.
-    pub fn is_subscribed(&self) -> bool {
+    pub(crate) fn is_subscribed(&self) -> bool {
         self.is_subscribed
     }
 
     /// A new connection.
-    pub fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         self.input.clear();
         self.output.clear();
         self.is_connected = false;
@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// What it has to say.
-    pub fn output(&mut self) -> Vec<u8> {
+    pub(crate) fn output(&mut self) -> Vec<u8> {
         if self.is_connected {
             for at in 0..self.sending.len() {
                 if !std::mem::replace(&mut self.sending[at].is_sent, true) {
@@ -106,7 +106,7 @@ impl Client {
     }
 
     /// Bytes of the server come.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         while let Some(length) =
             read::length(&self.input).unwrap().filter(|length| *length <= self.input.len())

@@ -19,9 +19,9 @@ struct Conn {
 }
 
 /// See the module.
-pub struct Node {
+pub(crate) struct Node {
     /// The router, to look into.
-    pub router: Router,
+    pub(crate) router: Router,
     factory: mqtt::MqttFactory,
     facts: Facts,
     now: Now,
@@ -31,7 +31,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new() -> Node {
+    pub(crate) fn new() -> Node {
         let listener =
             Listener { name: "sim".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
         Node {
@@ -54,7 +54,7 @@ impl Node {
     }
 
     /// A connection begins.
-    pub fn open(&mut self) -> usize {
+    pub(crate) fn open(&mut self) -> usize {
         let n = self.conns.len();
         let peer = Peer { slot: n as u32, generation: 0 };
         let (mut machine, mut out) = (self.factory.build(), Outbox::default());
@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// Bytes of the client come.
-    pub fn feed(&mut self, n: usize, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, n: usize, bytes: &[u8]) {
         let Some(mut conn) = self.conns[n].take() else { return };
         conn.input.extend_from_slice(bytes);
         while conn.is_open && !conn.input.is_empty() {
@@ -90,14 +90,14 @@ impl Node {
     }
 
     /// What the node has to say to the client; None when it has closed and said all.
-    pub fn output(&mut self, n: usize) -> Option<Vec<u8>> {
+    pub(crate) fn output(&mut self, n: usize) -> Option<Vec<u8>> {
         let conn = self.conns[n].as_mut()?;
         let bytes = std::mem::take(&mut conn.out.wire);
         if bytes.is_empty() && !conn.is_open { None } else { Some(bytes) }
     }
 
     /// The node notices that the connection is lost.
-    pub fn lose(&mut self, n: usize) {
+    pub(crate) fn lose(&mut self, n: usize) {
         if let Some(mut conn) = self.conns[n].take() {
             self.end(&mut conn, Close::TransportError);
         }
