@@ -4,6 +4,7 @@
 //! Payload: publisher, sequence number and scheduled time, then padding. So a subscriber can tell what came late, twice
 //! or out of order.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use crate::packets::{self, Frame, kind};
 
 /// Bytes that a payload needs at least.
 const STAMP: usize = 16;
+/// Topics of [`Shape::Spread`].
+const SPREAD: u32 = 100_000;
 /// How long messages may be on their way after the last was sent, before they count as lost.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -28,6 +31,8 @@ pub enum Shape {
     FanOut(usize),
     /// Many publishers to one topic, as many subscribers that share it.
     Share(usize),
+    /// One publisher, one subscriber with a wildcard, and ever another topic: no memory of topics helps.
+    Spread,
 }
 
 /// When publishers send.
@@ -132,10 +137,12 @@ impl Traffic {
             Shape::Pairs(n) | Shape::Share(n) => (n, n),
             Shape::FanIn(n) => (1, n),
             Shape::FanOut(n) => (n, 1),
+            Shape::Spread => (1, 1),
         };
         let topic = |i: usize| match plan.shape {
             Shape::Pairs(_) => format!("bench/{i}"),
             Shape::FanIn(_) | Shape::FanOut(_) | Shape::Share(_) => "bench/all".to_owned(),
+            Shape::Spread => "site/+/probe/none/+".to_owned(),
         };
         let prefix = if matches!(plan.shape, Shape::Share(_)) { "$share/g/" } else { "" };
         let names: Vec<String> = (0..subscribers).map(|i| format!("s{i}")).collect();
@@ -233,6 +240,11 @@ impl Traffic {
         payload[4..8].copy_from_slice(&p.next.to_be_bytes());
         payload[8..STAMP].copy_from_slice(&scheduled.to_be_bytes());
         let id = (p.next % 65_535 + 1) as u16;
+        if self.plan.shape == Shape::Spread {
+            p.topic.clear();
+            // Writing to a vector cannot fail.
+            let _ = write!(p.topic, "site/{}/probe/none/{}", p.next % 1000, p.next % SPREAD);
+        }
         let length = self.plan.payload.clamp(STAMP, payload.len());
         packets::publish(clients.out(p.client), &p.topic, self.plan.qos, id, &payload[..length]);
         p.next += 1;
@@ -289,7 +301,7 @@ impl Traffic {
         p.outstanding = p.outstanding.checked_sub(1).ok_or("more deliveries than messages")?;
         self.delivered += 1;
         let order = match self.plan.shape {
-            Shape::Pairs(_) | Shape::FanIn(_) => Some(index),
+            Shape::Pairs(_) | Shape::FanIn(_) | Shape::Spread => Some(index),
             Shape::FanOut(_) => Some(client),
             // Members of a group get parts of what a publisher sends.
             Shape::Share(_) => None,
