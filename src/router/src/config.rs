@@ -64,7 +64,7 @@ pub struct AutoSubscribe {
     pub(crate) retain_handling: u8,
 }
 
-/// See the module. The keys are described in `config.example.toml`.
+/// See the module. Each key is described in `etc/tidegate.toml`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Sessions, connected or not.
@@ -75,6 +75,9 @@ pub struct Options {
     pub max_queued: usize,
     /// Their bytes.
     pub max_queued_bytes: usize,
+    /// Deliveries of QoS 1 and 2 in flight to one client, whatever more its receive maximum allows; their bytes have the
+    /// bound of those that wait.
+    pub max_inflight: u16,
     /// See [`OnFull`].
     pub on_full: OnFull,
     /// Whether QoS 0 waits for sessions that are not connected.
@@ -108,6 +111,7 @@ impl Default for Options {
             max_subscriptions: 10_000,
             max_queued: 10_000,
             max_queued_bytes: 16 << 20,
+            max_inflight: 1024,
             on_full: OnFull::DropOldest,
             queue_qos0: false,
             max_session_expiry: Duration::MAX,
@@ -145,6 +149,7 @@ impl Options {
             max_subscriptions: count(s, "max_subscriptions", d.max_subscriptions),
             max_queued: count(s, "max_queued", d.max_queued),
             max_queued_bytes: s.size("max_queued_bytes", d.max_queued_bytes, 1024..=usize::MAX),
+            max_inflight: s.number("max_inflight", d.max_inflight, 1..=u16::MAX),
             on_full: s.choice("on_full", d.on_full, &full),
             queue_qos0: s.flag("queue_qos0", d.queue_qos0),
             max_session_expiry: s.duration(

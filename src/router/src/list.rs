@@ -57,10 +57,10 @@ impl SessionInfo {
         let (queued, inflight) = state.depth();
         SessionInfo {
             client_id: session.client_id.clone(),
-            namespace: session.namespace.clone(),
+            namespace: session.realm.namespace.clone(),
             at: state.at,
             principal: session.principal.clone(),
-            expiry: state.expiry,
+            expiry: state.expiry.time(),
             filters: state.filters.clone(),
             queued,
             inflight,
@@ -107,7 +107,12 @@ impl Router {
     }
 
     /// Where the sessions are connected that have this client id, or that this principal owns; at most `limit`.
-    pub fn attachments(&self, client_id: Option<&str>, principal: Option<&str>, limit: usize) -> Vec<Attachment> {
+    pub fn attachments(
+        &self,
+        client_id: Option<&str>,
+        principal: Option<&str>,
+        limit: usize,
+    ) -> Vec<Attachment> {
         let mut found = Vec::new();
         self.registry.each(|session| {
             let is_meant = client_id.is_some_and(|id| *session.client_id == *id)
@@ -120,7 +125,7 @@ impl Router {
         found
     }
 
-    /// Retained messages by filter text, for operators; see [`Router::retained`].
+    /// All retained messages, `$SYS` last, at most `limit`; by filter see [`Router::retained`].
     pub fn retained_topics(&self, now: Now, limit: usize) -> Vec<Message> {
         let everything = self.retained.read();
         let mut all = everything.find("#", now.instant, limit);

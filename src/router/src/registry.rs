@@ -4,10 +4,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::session::Session;
+use crate::session::{Realm, Session};
 
 const SHARDS: usize = 64;
 
@@ -16,8 +16,8 @@ pub(crate) struct Registry {
     shards: [Mutex<HashTable<Arc<Session>>>; SHARDS],
     hasher: DefaultHashBuilder,
     len: AtomicUsize,
-    /// Namespaces and mounts that many sessions share.
-    names: Mutex<HashSet<Arc<str>>>,
+    /// Of listeners without a mountpoint; there are no more than listeners.
+    realms: Mutex<HashMap<Arc<str>, Arc<Realm>>>,
 }
 
 impl Default for Registry {
@@ -26,7 +26,7 @@ impl Default for Registry {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: DefaultHashBuilder::default(),
             len: AtomicUsize::new(0),
-            names: Mutex::default(),
+            realms: Mutex::default(),
         }
     }
 }
@@ -34,7 +34,7 @@ impl Default for Registry {
 /// One shard, locked.
 pub(crate) struct Shard<'a> {
     table: MutexGuard<'a, HashTable<Arc<Session>>>,
-    hasher: &'a DefaultHashBuilder,
+    registry: &'a Registry,
 }
 
 impl Registry {
@@ -42,19 +42,21 @@ impl Registry {
         self.len.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn added(&self) {
-        self.len.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The same text, shared. There are as many as listeners have.
-    pub(crate) fn namespace(&self, name: &str) -> Arc<str> {
-        self.names.lock().get_or_insert_with(name, |name: &str| Arc::from(name)).clone()
+    /// What sessions of this namespace and mountpoint share.
+    pub(crate) fn realm(&self, namespace: &str, mount: Box<str>) -> Arc<Realm> {
+        let mut realms = self.realms.lock();
+        let plain = realms
+            .entry_ref(namespace)
+            .or_insert_with(|| Arc::new(Realm { namespace: namespace.into(), mount: "".into() }));
+        if mount.is_empty() {
+            return plain.clone();
+        }
+        Arc::new(Realm { namespace: plain.namespace.clone(), mount: mount.into() })
     }
 
     pub(crate) fn shard(&self, namespace: &str, client_id: &str) -> Shard<'_> {
-        let hash = self.hasher.hash_one((namespace, client_id));
-        let shard = &self.shards[(hash >> 40) as usize % SHARDS];
-        Shard { table: shard.lock(), hasher: &self.hasher }
+        let shard = &self.shards[(self.hash(namespace, client_id) >> 40) as usize % SHARDS];
+        Shard { table: shard.lock(), registry: self }
     }
 
     /// Every session, shard by shard, until `visit` says false. Sessions that come or go meanwhile may be missed.
@@ -66,40 +68,31 @@ impl Registry {
             }
         }
     }
-}
 
-impl Shard<'_> {
     fn hash(&self, namespace: &str, client_id: &str) -> u64 {
         self.hasher.hash_one((namespace, client_id))
     }
+}
 
+impl Shard<'_> {
     pub(crate) fn find(&self, namespace: &str, client_id: &str) -> Option<Arc<Session>> {
-        let is_it = |s: &Arc<Session>| *s.client_id == *client_id && *s.namespace == *namespace;
-        self.table.find(self.hash(namespace, client_id), is_it).cloned()
+        let is_it = |s: &Arc<Session>| *s.client_id == *client_id && s.namespace() == namespace;
+        self.table.find(self.registry.hash(namespace, client_id), is_it).cloned()
     }
 
     pub(crate) fn insert(&mut self, session: Arc<Session>) {
-        let hash = self.hash(&session.namespace, &session.client_id);
-        let hasher = self.hasher;
-        self.table.insert_unique(hash, session, |s| hasher.hash_one((&*s.namespace, &*s.client_id)));
+        let registry = self.registry;
+        let hash = |s: &Arc<Session>| registry.hash(s.namespace(), &s.client_id);
+        self.table.insert_unique(hash(&session), session, hash);
+        registry.len.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes this very session; false if another has its place.
     pub(crate) fn remove(&mut self, session: &Arc<Session>) -> bool {
-        let hash = self.hash(&session.namespace, &session.client_id);
-        match self.table.find_entry(hash, |s| Arc::ptr_eq(s, session)) {
-            Ok(entry) => {
-                entry.remove();
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Removes it and counts.
-    pub(crate) fn forget(&mut self, registry: &Registry, session: &Arc<Session>) {
-        if self.remove(session) {
-            registry.len.fetch_sub(1, Ordering::Relaxed);
-        }
+        let hash = self.registry.hash(session.namespace(), &session.client_id);
+        let Ok(entry) = self.table.find_entry(hash, |s| Arc::ptr_eq(s, session)) else { return false };
+        entry.remove();
+        self.registry.len.fetch_sub(1, Ordering::Relaxed);
+        true
     }
 }

@@ -1,73 +1,208 @@
 //! Retained messages (MQTT 5.0, 3.3.1.3) by topic, found by filter without looking at the others.
 
-use gateway::{Drop, Instant, Message};
+use bytes::Bytes;
+use gateway::{Drop, Instant, Message, Properties};
 
 use crate::config::Options;
 use crate::count::Counts;
+use crate::timers::{Key, Timer, Timers};
 use crate::tree::Tree;
 
 /// The last message of each topic that was published to be retained.
 #[derive(Default)]
 pub(crate) struct Retained {
-    tree: Tree<Message>,
+    tree: Tree<Kept>,
     bytes: usize,
 }
 
+struct Kept {
+    message: Message,
+    /// When it expires, if it does.
+    expiry: Option<Key>,
+}
+
 impl Retained {
-    /// Keeps the message, replaces the one before it, or removes it if the payload is empty (MQTT-3.3.1-6). False if
-    /// there was no room.
-    pub(crate) fn set(&mut self, message: &Message, options: &Options, counts: &Counts) -> bool {
+    /// Keeps the message in the place of the one before it, or removes that if the payload is empty (MQTT-3.3.1-6).
+    /// What finds no room is counted; the one before it goes all the same, for it is not the last any more.
+    pub(crate) fn set(&mut self, message: &Message, options: &Options, counts: &Counts, timers: &Timers) {
         let topic = message.topic();
         if message.payload().is_empty() {
-            self.remove(topic);
-            return true;
+            return self.remove(topic, timers);
         }
-        let kept = message.with_topic(topic);
-        let old = self.tree.get(topic).map(Message::size);
+        let message = owned(message);
+        let old = self.tree.get(topic).map(|k| k.message.size());
         let (len, bytes) = (self.tree.len() - usize::from(old.is_some()), self.bytes - old.unwrap_or(0));
-        if len >= options.max_retained || bytes + kept.size() > options.max_retained_bytes {
+        if len >= options.max_retained || bytes + message.size() > options.max_retained_bytes {
             counts.dropped(Drop::RetainedFull);
-            return false;
+            return self.remove(topic, timers);
         }
-        self.bytes = bytes + kept.size();
-        let mut kept = Some(kept);
-        let place = self.tree.entry(topic, || message.clone());
-        if let Some(kept) = kept.take() {
-            *place = kept;
+        self.bytes = bytes + message.size();
+        let expiry = message.expires().map(|at| timers.set(at, Timer::Retained(topic.into())));
+        let kept = Kept { message: message.clone(), expiry };
+        match self.tree.get_mut(topic) {
+            Some(place) => {
+                if let Some(key) = std::mem::replace(place, kept).expiry {
+                    timers.cancel(key);
+                }
+            }
+            None => {
+                self.tree.entry(topic, || kept);
+            }
         }
-        true
     }
 
-    pub(crate) fn remove(&mut self, topic: &str) {
-        if let Some(old) = self.tree.remove(topic) {
-            self.bytes -= old.size();
+    fn remove(&mut self, topic: &str, timers: &Timers) {
+        let Some(old) = self.tree.remove(topic) else { return };
+        self.bytes -= old.message.size();
+        if let Some(key) = old.expiry {
+            timers.cancel(key);
         }
     }
 
-    /// Removes the message of `topic` if it has expired.
-    pub(crate) fn expire(&mut self, topic: &str, now: Instant) {
-        if self.tree.get(topic).is_some_and(|m| m.is_expired(now)) {
-            self.remove(topic);
+    /// Removes the message of `topic` if it is the one whose time this was.
+    pub(crate) fn expire(&mut self, topic: &str, key: Key, timers: &Timers) {
+        if self.tree.get(topic).is_some_and(|k| k.expiry == Some(key)) {
+            self.remove(topic, timers);
         }
+    }
+
+    /// Visits messages whose topics the plain filter matches until `visit` says that it is enough.
+    pub(crate) fn visit(&self, filter: &str, now: Instant, mut visit: impl FnMut(&Message) -> bool) {
+        self.tree.match_topics(filter, |kept| kept.message.is_expired(now) || visit(&kept.message));
     }
 
     /// At most `limit` messages whose topics the plain filter matches.
     pub(crate) fn find(&self, filter: &str, now: Instant, limit: usize) -> Vec<Message> {
         let mut found = Vec::new();
-        if limit == 0 {
-            return found;
+        if limit > 0 {
+            self.visit(filter, now, |message| {
+                found.push(message.clone());
+                found.len() < limit
+            });
         }
-        self.tree.match_topics(filter, |m| {
-            if !m.is_expired(now) {
-                found.push(m.clone());
-            }
-            found.len() < limit
-        });
         found
     }
 
     /// Messages and bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.tree.len(), self.bytes)
+    }
+}
+
+/// The message without a hold on the buffer it was received in: what is kept for long must not pin it.
+fn owned(message: &Message) -> Message {
+    let correlation_data = message.properties().and_then(|p| p.correlation_data.as_deref());
+    // The message itself copies what is smaller.
+    if message.payload().len() <= 4096 && correlation_data.is_none() {
+        return message.clone();
+    }
+    let published = message.published();
+    let properties = message.properties().map(|p| Properties {
+        correlation_data: p.correlation_data.as_deref().map(Bytes::copy_from_slice),
+        ..p.clone()
+    });
+    Message::from_slice(published, message.topic(), Bytes::copy_from_slice(message.payload()))
+        .with_qos(message.qos())
+        .with_retain(message.retain())
+        .with_publisher(message.publisher())
+        .with_expiry(message.remaining(published.instant))
+        .with_properties(properties.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use gateway::{Now, Qos};
+
+    use super::*;
+
+    struct World {
+        retained: Retained,
+        options: Options,
+        counts: Counts,
+        timers: Timers,
+    }
+
+    impl World {
+        fn new(max_retained: usize) -> World {
+            let options = Options { max_retained, ..Options::default() };
+            World {
+                retained: Retained::default(),
+                options,
+                counts: Counts::default(),
+                timers: Timers::default(),
+            }
+        }
+
+        fn set(&mut self, topic: &str, payload: &str, seconds: Option<u64>) {
+            let message = Message::new(Now::default(), topic, payload.as_bytes())
+                .with_expiry(seconds.map(Duration::from_secs));
+            self.retained.set(&message, &self.options, &self.counts, &self.timers);
+        }
+
+        fn at(&self, filter: &str) -> Vec<String> {
+            let found = self.retained.find(filter, Instant::from_micros(0), usize::MAX);
+            found.iter().map(|m| String::from_utf8_lossy(m.payload()).into_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn a_message_replaces_the_one_before_it_and_an_empty_one_clears() {
+        let mut w = World::new(10);
+        w.set("a", "1", None);
+        w.set("a", "2", None);
+        assert_eq!(w.at("a"), ["2"]);
+        w.set("a", "", None);
+        assert_eq!((w.at("#").len(), w.retained.size()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_nothing_old_is_left_in_its_place() {
+        let mut w = World::new(1);
+        w.set("a", "1", None);
+        w.set("b", "1", None);
+        assert_eq!((w.at("b").len(), w.counts.of(Drop::RetainedFull)), (0, 1));
+        w.options.max_retained_bytes = w.retained.size().1;
+        w.set("a", "longer", None);
+        assert_eq!((w.at("a").len(), w.counts.of(Drop::RetainedFull), w.retained.size()), (0, 2, (0, 0)));
+    }
+
+    #[test]
+    fn a_topic_has_one_deadline_however_often_it_is_retained() {
+        let mut w = World::new(10);
+        for seconds in [50, 60, 40, 70] {
+            w.set("a", "x", Some(seconds));
+        }
+        assert_eq!((w.timers.len(), w.timers.next()), (1, Some(Instant::from_micros(70_000_000))));
+        w.set("a", "x", None);
+        assert_eq!(w.timers.len(), 0);
+    }
+
+    #[test]
+    fn only_the_message_whose_time_has_come_expires() {
+        let mut w = World::new(10);
+        w.set("a", "old", Some(5));
+        let (key, _) = w.timers.pop(Instant::from_micros(5_000_000)).unwrap();
+        w.set("a", "new", Some(50));
+        w.retained.expire("a", key, &w.timers);
+        assert_eq!(w.at("a"), ["new"]);
+        let (key, _) = w.timers.pop(Instant::from_micros(50_000_000)).unwrap();
+        w.retained.expire("a", key, &w.timers);
+        assert_eq!(w.retained.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_large_payload_lets_go_of_its_receive_buffer() {
+        let buffer = Bytes::from(vec![7; 65_536]);
+        let message = Message::from_slice(Now::default(), "a", buffer.slice(..5000))
+            .with_qos(Qos::AtLeastOnce)
+            .with_expiry(Some(Duration::from_secs(9)));
+        let kept = owned(&message);
+        assert_ne!(kept.payload().as_ptr(), buffer.as_ptr());
+        assert_eq!(
+            (kept.payload(), kept.qos(), kept.expires()),
+            (message.payload(), message.qos(), message.expires())
+        );
     }
 }

@@ -4,36 +4,41 @@ use gateway::topic::matches;
 use gateway::{Filter, Refusal};
 
 use crate::config::{Rewrite, RewriteAction};
+use crate::session::Session;
 
 /// The name a message is published under; None if it stays as it is. A `$delayed/{seconds}/` prefix is left in front.
-pub(crate) fn name(rules: &[Rewrite], topic: &str, client_id: &str, mount: &str) -> Option<String> {
-    let plain = match topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')) {
-        Some((_, plain)) => plain,
-        None => topic,
-    };
-    let head = &topic[..topic.len() - plain.len()];
-    let rewritten = apply(rules, RewriteAction::Publish, plain, client_id);
-    if rewritten.is_none() && mount.is_empty() {
+pub(crate) fn name(rules: &[Rewrite], topic: &str, session: &Session) -> Option<String> {
+    let (head, plain) = split_delayed(topic);
+    let rewritten = apply(rules, RewriteAction::Publish, plain, session.client_id());
+    if rewritten.is_none() && session.mount().is_empty() {
         return None;
     }
-    Some(format!("{head}{mount}{}", rewritten.as_deref().unwrap_or(plain)))
+    Some(format!("{head}{}{}", session.mount(), rewritten.as_deref().unwrap_or(plain)))
+}
+
+/// The topic behind the mountpoint; a `$delayed/{seconds}/` prefix is left in front.
+pub(crate) fn mounted(topic: &str, mount: &str) -> String {
+    let (head, plain) = split_delayed(topic);
+    format!("{head}{mount}{plain}")
+}
+
+fn split_delayed(topic: &str) -> (&str, &str) {
+    let plain =
+        topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')).map_or(topic, |(_, plain)| plain);
+    topic.split_at(topic.len() - plain.len())
 }
 
 /// The filter that is subscribed to.
-pub(crate) fn filter(
-    rules: &[Rewrite],
-    filter: &Filter,
-    client_id: &str,
-    mount: &str,
-) -> Result<Filter, Refusal> {
-    let rewritten = match apply(rules, RewriteAction::Subscribe, filter.plain(), client_id) {
-        Some(plain) => {
-            let head = &filter.as_str()[..filter.as_str().len() - filter.plain().len()];
-            Filter::parse(&format!("{head}{plain}")).map_err(|_| Refusal::TopicFilter)?
+pub(crate) fn filter(rules: &[Rewrite], filter: &Filter, session: &Session) -> Result<Filter, Refusal> {
+    let plain = filter.plain();
+    let rewritten = match apply(rules, RewriteAction::Subscribe, plain, session.client_id()) {
+        Some(target) => {
+            let head = &filter.as_str()[..filter.as_str().len() - plain.len()];
+            Filter::parse(&format!("{head}{target}")).map_err(|_| Refusal::TopicFilter)?
         }
         None => filter.clone(),
     };
-    rewritten.mounted(mount).map_err(|_| Refusal::TopicFilter)
+    rewritten.mounted(session.mount()).map_err(|_| Refusal::TopicFilter)
 }
 
 fn apply(rules: &[Rewrite], action: RewriteAction, topic: &str, client_id: &str) -> Option<String> {

@@ -1,57 +1,58 @@
-//! From a topic name to who gets it: the subscription tables, and a driver's memory of what they said.
+//! From a topic name to who gets it: exact filters by name, wildcard filters in a tree, shared subscriptions beside both.
 
 use std::sync::Arc;
 
-use gateway::{Filter, Qos, Subscribe};
+use gateway::{Filter, Subscribe};
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
+use crate::members::{Kind, Member, Members, SubscriptionOptions};
 use crate::session::Session;
 use crate::share::Group;
 use crate::tree::Tree;
 
-/// One subscriber with the options of its subscription.
-#[derive(Clone)]
-pub(crate) struct Member {
-    pub(crate) session: Arc<Session>,
-    pub(crate) options: SubscriptionOptions,
-    pub(crate) identifier: u32,
-}
-
-/// The options of a subscription in four bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SubscriptionOptions {
-    pub(crate) qos: Qos,
-    pub(crate) no_local: bool,
-    pub(crate) retain_as_published: bool,
-    pub(crate) is_fast: bool,
-}
-
-impl SubscriptionOptions {
-    pub(crate) fn of(s: &Subscribe) -> Self {
-        SubscriptionOptions {
-            qos: s.qos,
-            no_local: s.no_local,
-            retain_as_published: s.retain_as_published,
-            is_fast: s.filter.is_fastlane(),
-        }
-    }
-}
-
-/// Subscribers of one plain filter.
+/// Who subscribed to one plain filter.
 #[derive(Default)]
 pub(crate) struct Leaf {
-    members: SmallVec<[Member; 1]>,
-    groups: Option<Box<Vec<(Arc<str>, Arc<Group>)>>>,
+    members: Members,
+    #[expect(clippy::box_collection, reason = "few filters have groups; the others pay eight bytes, not 24")]
+    groups: Option<Box<Vec<Arc<Group>>>>,
 }
 
 impl Leaf {
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.groups.is_none()
     }
+
+    fn join(&mut self, member: Member, group: Option<&str>) -> bool {
+        let Some(name) = group else { return self.members.join(member) };
+        let groups = self.groups.get_or_insert_default();
+        match groups.iter().find(|g| g.name() == name) {
+            Some(group) => group.join(member),
+            None => {
+                let group = Group::new(name);
+                group.join(member);
+                groups.push(Arc::new(group));
+                true
+            }
+        }
+    }
+
+    fn leave(&mut self, session: &Arc<Session>, kind: Kind, group: Option<&str>) -> bool {
+        let Some(name) = group else { return self.members.leave(session, kind) };
+        let Some(groups) = &mut self.groups else { return false };
+        let Some(at) = groups.iter().position(|g| g.name() == name) else { return false };
+        let was = groups[at].leave(session, kind);
+        if groups[at].is_empty() {
+            groups.swap_remove(at);
+        }
+        if groups.is_empty() {
+            self.groups = None;
+        }
+        was
+    }
 }
 
-/// All subscriptions: exact filters by name, wildcard filters in a tree.
+/// All subscriptions.
 #[derive(Default)]
 pub(crate) struct Table {
     exact: HashMap<Arc<str>, Leaf>,
@@ -62,7 +63,7 @@ pub(crate) struct Table {
 }
 
 /// What an attempt to subscribe brought.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
     New,
     Again,
@@ -81,43 +82,17 @@ impl Table {
                 }
             }
         }
+        let plain = filter.plain();
         let leaf = if filter.has_wildcard() {
-            self.wild.entry(filter.plain(), Leaf::default)
-        } else if filter.plain().len() == filter.as_str().len() {
+            self.wild.entry(plain, Leaf::default)
+        } else if plain.len() == filter.as_str().len() {
+            // The text that the session keeps is the key.
             self.exact.entry(filter.text().clone()).or_default()
         } else {
-            self.exact.entry_ref(filter.plain()).or_default()
+            self.exact.entry_ref(plain).or_default()
         };
-        let member = Member {
-            session: session.clone(),
-            options: SubscriptionOptions::of(s),
-            identifier: s.identifier,
-        };
-        let is_new = match filter.group() {
-            Some(name) => {
-                let groups = leaf.groups.get_or_insert_default();
-                let group = match groups.iter().find(|(n, _)| **n == *name) {
-                    Some((_, group)) => group,
-                    None => {
-                        groups.push((name.into(), Arc::new(Group::new())));
-                        &groups[groups.len() - 1].1
-                    }
-                };
-                let is_new = group.join(member);
-                self.shared += usize::from(is_new);
-                is_new
-            }
-            None => match leaf.members.iter_mut().find(|m| is_same(m, &member)) {
-                Some(old) => {
-                    *old = member;
-                    false
-                }
-                None => {
-                    leaf.members.push(member);
-                    true
-                }
-            },
-        };
+        let is_new = leaf.join(Member::new(session, filter, s), filter.group());
+        self.shared += usize::from(is_new && filter.group().is_some());
         self.subscriptions += usize::from(is_new);
         if is_new { Joined::New } else { Joined::Again }
     }
@@ -129,34 +104,7 @@ impl Table {
         }
         let leaf = if filter.has_wildcard() { self.wild.get_mut(plain) } else { self.exact.get_mut(plain) };
         let Some(leaf) = leaf else { return false };
-        let was = match filter.group() {
-            Some(name) => {
-                let Some(groups) = &mut leaf.groups else { return false };
-                let Some(at) = groups.iter().position(|(n, _)| **n == *name) else { return false };
-                let mut members = groups[at].1.members.write();
-                let before = members.len();
-                members.retain(|m| !Arc::ptr_eq(&m.session, session));
-                let (was, is_empty) = (members.len() < before, members.is_empty());
-                drop(members);
-                if is_empty {
-                    groups.swap_remove(at);
-                }
-                if groups.is_empty() {
-                    leaf.groups = None;
-                }
-                self.shared -= usize::from(was);
-                was
-            }
-            None => {
-                let is_fast = filter.is_fastlane();
-                let before = leaf.members.len();
-                leaf.members.retain(|m| !(Arc::ptr_eq(&m.session, session) && m.options.is_fast == is_fast));
-                if leaf.members.len() * 2 < leaf.members.capacity() {
-                    leaf.members.shrink_to_fit();
-                }
-                leaf.members.len() < before
-            }
-        };
+        let was = leaf.leave(session, Kind::of(filter), filter.group());
         if leaf.is_empty() {
             if filter.has_wildcard() {
                 self.wild.remove(plain);
@@ -164,6 +112,7 @@ impl Table {
                 self.exact.remove(plain);
             }
         }
+        self.shared -= usize::from(was && filter.group().is_some());
         self.subscriptions -= usize::from(was);
         was
     }
@@ -180,14 +129,10 @@ impl Table {
         routes
     }
 
-    /// Every filter with its number of subscribers, at most `limit`; for operators.
+    /// Different plain filters, exact and with wildcards.
     pub(crate) fn len(&self) -> (usize, usize) {
         (self.exact.len(), self.wild.len())
     }
-}
-
-fn is_same(a: &Member, b: &Member) -> bool {
-    Arc::ptr_eq(&a.session, &b.session) && a.options.is_fast == b.options.is_fast
 }
 
 /// One receiver.
@@ -206,21 +151,22 @@ pub(crate) struct Routes {
 
 impl Routes {
     fn add(&mut self, leaf: &Leaf) {
-        self.plain.extend(leaf.members.iter().map(|m| Route {
+        self.plain.extend(leaf.members.as_slice().iter().map(|m| Route {
             session: m.session.clone(),
             options: m.options,
-            ids: (m.identifier != 0).then(|| Arc::from([m.identifier].as_slice())),
+            ids: m.ids(),
         }));
         if let Some(groups) = &leaf.groups {
-            self.groups.extend(groups.iter().map(|(_, g)| g.clone()));
+            self.groups.extend(groups.iter().cloned());
         }
     }
 
+    /// `$fastlane` has a way of its own, so it is not merged with what goes through the session.
     fn merge(&mut self) {
         if self.plain.len() < 2 {
             return;
         }
-        let key = |r: &Route| (Arc::as_ptr(&r.session) as usize, r.options.is_fast);
+        let key = |r: &Route| (Arc::as_ptr(&r.session) as usize, r.options.kind.is_fast());
         self.plain.sort_by_key(key);
         self.plain.dedup_by(|b, a| {
             if key(a) != key(b) {
@@ -235,47 +181,19 @@ impl Routes {
             }
             true
         });
+        self.plain.shrink_to_fit();
     }
 
-    /// Subscriptions that matched.
+    /// Subscriptions that matched, shared ones once each.
     pub(crate) fn len(&self) -> usize {
         self.plain.len() + self.groups.len()
     }
-}
 
-/// Most topics a driver remembers, and the longest it does.
-const REMEMBERED: (usize, usize) = (16_384, 1024);
-
-/// A driver's own memory of routes, valid until any subscription changes.
-#[derive(Default)]
-pub struct Matches {
-    epoch: u64,
-    routes: HashMap<Box<str>, Routes>,
-    last: Option<Box<Routes>>,
-}
-
-impl Matches {
-    /// The routes of `topic`, asked of `find` if they are not remembered.
-    ///
-    /// What the gateway itself says is not remembered: presence has a topic for each client, seldom used twice.
-    pub(crate) fn find(
-        &mut self,
-        epoch: u64,
-        topic: &str,
-        is_own: bool,
-        find: impl FnOnce(&str) -> Routes,
-    ) -> &Routes {
-        if self.epoch != epoch {
-            self.routes.clear();
-            self.last = None;
-            self.epoch = epoch;
-        }
-        if is_own || topic.len() > REMEMBERED.1 {
-            return self.last.insert(Box::new(find(topic)));
-        }
-        if self.routes.len() >= REMEMBERED.0 && !self.routes.contains_key(topic) {
-            self.routes.clear();
-        }
-        self.routes.entry_ref(topic).or_insert_with(|| find(topic))
+    /// Bytes it costs to remember, about.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Routes>()
+            + self.plain.len() * size_of::<Route>()
+            + self.groups.len() * size_of::<Arc<Group>>()
+            + self.plain.iter().filter_map(|r| r.ids.as_deref()).map(|ids| 16 + ids.len() * 4).sum::<usize>()
     }
 }

@@ -5,51 +5,93 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gateway::Message;
+use hashbrown::DefaultHashBuilder;
 use parking_lot::RwLock;
 
 use crate::config::{Options, Strategy};
-use crate::routes::Member;
+use crate::members::{Kind, Member, Members};
+use crate::session::Session;
 
 /// One group of one filter.
 pub(crate) struct Group {
-    pub(crate) members: RwLock<Vec<Member>>,
+    name: Box<str>,
+    members: RwLock<Members>,
     turn: AtomicUsize,
-    hasher: hashbrown::DefaultHashBuilder,
+    hasher: DefaultHashBuilder,
 }
 
 impl Group {
-    pub(crate) fn new() -> Group {
+    pub(crate) fn new(name: &str) -> Group {
         Group {
-            members: RwLock::new(Vec::new()),
+            name: name.into(),
+            members: RwLock::default(),
             turn: AtomicUsize::new(0),
-            hasher: hashbrown::DefaultHashBuilder::default(),
+            hasher: DefaultHashBuilder::default(),
         }
+    }
+
+    /// Its name; empty for `$queue`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.read().is_empty()
     }
 
     /// Adds a member, or gives its options new values; true if it is new.
     pub(crate) fn join(&self, member: Member) -> bool {
-        let mut members = self.members.write();
-        match members.iter_mut().find(|m| Arc::ptr_eq(&m.session, &member.session)) {
-            Some(old) => {
-                *old = member;
-                false
-            }
-            None => {
-                members.push(member);
-                true
-            }
-        }
+        self.members.write().join(member)
     }
 
-    /// The members in the order in which this message should be offered to them: the strategy's choice first, those that
-    /// are connected and have room before those that are not.
-    pub(crate) fn order(&self, message: &Message, options: &Options) -> Vec<Member> {
+    /// Removes a member; false if it was none.
+    pub(crate) fn leave(&self, session: &Arc<Session>, kind: Kind) -> bool {
+        self.members.write().leave(session, kind)
+    }
+
+    /// Offers the message to members until one takes it: first the strategy's choice or, if that is not connected or has
+    /// no room, the next that is and has; then those that were passed over. None if nobody took it, otherwise what `offer`
+    /// said last.
+    pub(crate) fn offer<T>(
+        &self,
+        message: &Message,
+        options: &Options,
+        mut offer: impl FnMut(&Member) -> (T, bool),
+    ) -> Option<T> {
         let members = self.members.read();
-        let n = members.len();
-        if n == 0 {
-            return Vec::new();
+        let members = members.as_slice();
+        if members.is_empty() {
+            return None;
         }
-        let first = match options.share_strategy {
+        let first = self.first(message, options.share_strategy, members.len());
+        let in_turn = || (first..members.len()).chain(0..first);
+        let is_willing = |&at: &usize| members[at].session.state.lock().is_willing(options);
+        let chosen = in_turn().find(is_willing);
+        let mut last = None;
+        if let Some(at) = chosen {
+            if options.share_strategy == Strategy::Sticky {
+                self.turn.store(at, Ordering::Relaxed);
+            }
+            let (result, is_taken) = offer(&members[at]);
+            last = Some(result);
+            if is_taken {
+                return last;
+            }
+            // Its queue filled in this very moment.
+        }
+        for at in in_turn().filter(|&at| Some(at) != chosen) {
+            let (result, is_taken) = offer(&members[at]);
+            last = Some(result);
+            if is_taken {
+                break;
+            }
+        }
+        last
+    }
+
+    fn first(&self, message: &Message, strategy: Strategy, members: usize) -> usize {
+        let n = match strategy {
+            // All members are on this node.
             Strategy::RoundRobin | Strategy::LocalFirst => self.turn.fetch_add(1, Ordering::Relaxed),
             Strategy::Sticky => self.turn.load(Ordering::Relaxed),
             Strategy::Random => {
@@ -62,21 +104,7 @@ impl Group {
                 hasher.write(message.topic().as_bytes());
                 hasher.finish() as usize
             }
-        } % n;
-        let (mut willing, mut others) = (Vec::with_capacity(1), Vec::new());
-        for at in (first..n).chain(0..first) {
-            let member = &members[at];
-            if member.session.state.lock().is_willing(options) {
-                if willing.is_empty() && options.share_strategy == Strategy::Sticky {
-                    self.turn.store(at, Ordering::Relaxed);
-                }
-                willing.push(member.clone());
-                // Nobody after a willing member is asked, unless its queue fills in this very moment.
-                break;
-            }
-            others.push(member.clone());
-        }
-        willing.append(&mut others);
-        willing
+        };
+        n % members
     }
 }

@@ -1,6 +1,8 @@
-//! What the router has to do later: delayed messages and wills, session and retained expiry.
+//! What the router has to do later: delayed messages, wills and ends of absent sessions, expiry of retained messages.
 //!
-//! Entries are never moved: one whose reason has gone is recognised when its time comes.
+//! Whoever set a deadline keeps its [`Key`] and cancels it when its reason has gone, so a client that comes and goes, or
+//! a topic that is retained again and again, has one entry here at most. A deadline that was taken out just before it was
+//! cancelled is recognised by the key that no longer stands where it was kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,17 +13,22 @@ use parking_lot::Mutex;
 
 use crate::session::Session;
 
-/// One thing to do. Sessions come with the number of the connection after which it was set.
+/// Names a deadline.
+pub(crate) type Key = (Instant, u64);
+
+/// One thing to do.
 pub(crate) enum Timer {
+    /// A `$delayed` message is due.
     Delayed(Message),
-    Will(Arc<Session>, u32),
-    Expire(Arc<Session>, u32),
+    /// An absent session has a will to publish, or ends.
+    Absent(Arc<Session>),
+    /// The retained message of this topic expires.
     Retained(Box<str>),
 }
 
 #[derive(Default)]
 struct Inner {
-    queue: BTreeMap<(Instant, u64), Timer>,
+    queue: BTreeMap<Key, Timer>,
     serial: u64,
     delayed: usize,
     delayed_bytes: usize,
@@ -41,8 +48,19 @@ impl Default for Timers {
 }
 
 impl Timers {
-    pub(crate) fn set(&self, at: Instant, timer: Timer) {
-        self.add(&mut self.inner.lock(), at, timer);
+    /// Remembers `timer` for `at`.
+    pub(crate) fn set(&self, at: Instant, timer: Timer) -> Key {
+        self.add(&mut self.inner.lock(), at, timer)
+    }
+
+    /// Forgets a deadline that has not been taken out.
+    pub(crate) fn cancel(&self, key: Key) {
+        let mut inner = self.inner.lock();
+        let gone = inner.queue.remove(&key);
+        self.publish_next(&inner);
+        drop(inner);
+        // What it referred to is let go of without the lock.
+        drop(gone);
     }
 
     /// Keeps a delayed message; false if there are too many.
@@ -58,35 +76,84 @@ impl Timers {
         true
     }
 
-    fn add(&self, inner: &mut Inner, at: Instant, timer: Timer) {
+    fn add(&self, inner: &mut Inner, at: Instant, timer: Timer) -> Key {
         inner.serial += 1;
-        inner.queue.insert((at, inner.serial), timer);
-        self.next.fetch_min(at.as_micros(), Ordering::Release);
+        let key = (at, inner.serial);
+        inner.queue.insert(key, timer);
+        self.publish_next(inner);
+        key
     }
 
+    fn publish_next(&self, inner: &Inner) {
+        let next = inner.queue.first_key_value().map_or(u64::MAX, |((at, _), _)| at.as_micros());
+        self.next.store(next, Ordering::Release);
+    }
+
+    /// When the earliest is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let at = self.next.load(Ordering::Acquire);
         (at != u64::MAX).then(|| Instant::from_micros(at))
     }
 
-    pub(crate) fn pop(&self, now: Instant) -> Option<Timer> {
+    /// Takes the earliest that is due.
+    pub(crate) fn pop(&self, now: Instant) -> Option<(Key, Timer)> {
         let mut inner = self.inner.lock();
-        let timer = match inner.queue.first_entry() {
-            Some(entry) if entry.key().0 <= now => Some(entry.remove()),
-            _ => None,
-        };
-        if let Some(Timer::Delayed(message)) = &timer {
+        let entry = inner.queue.first_entry().filter(|e| e.key().0 <= now)?;
+        let (key, timer) = entry.remove_entry();
+        if let Timer::Delayed(message) = &timer {
             inner.delayed -= 1;
             inner.delayed_bytes -= message.size();
         }
-        let next = inner.queue.keys().next().map_or(u64::MAX, |(at, _)| at.as_micros());
-        self.next.store(next, Ordering::Release);
-        timer
+        self.publish_next(&inner);
+        Some((key, timer))
     }
 
     /// Delayed messages and their bytes.
     pub(crate) fn delayed(&self) -> (usize, usize) {
         let inner = self.inner.lock();
         (inner.delayed, inner.delayed_bytes)
+    }
+
+    /// Deadlines that are set.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retained(topic: &str) -> Timer {
+        Timer::Retained(topic.into())
+    }
+
+    #[test]
+    fn deadlines_come_in_order_and_a_cancelled_one_not_at_all() {
+        let timers = Timers::default();
+        let at = Instant::from_micros;
+        let early = timers.set(at(10), retained("early"));
+        let late = timers.set(at(20), retained("late"));
+        assert_eq!(timers.next(), Some(at(10)));
+        timers.cancel(early);
+        assert_eq!(timers.next(), Some(at(20)));
+        assert!(timers.pop(at(19)).is_none());
+        assert!(timers.pop(at(20)).is_some_and(|(key, _)| key == late));
+        assert_eq!((timers.next(), timers.len()), (None, 0));
+    }
+
+    #[test]
+    fn delayed_messages_are_bounded_in_number_and_bytes() {
+        let timers = Timers::default();
+        let message = Message::new(gateway::Now::default(), "t", b"x");
+        let size = message.size();
+        let keep =
+            |most, most_bytes| timers.delay(Instant::from_micros(1), message.clone(), most, most_bytes);
+        assert!(keep(2, size * 2) && keep(2, size * 2));
+        assert!(!keep(2, size * 9) && !keep(9, size * 2));
+        assert_eq!(timers.delayed(), (2, size * 2));
+        timers.pop(Instant::from_micros(1));
+        assert_eq!(timers.delayed(), (1, size));
     }
 }

@@ -1,159 +1,15 @@
 //! Sessions as clients see them: taken over, resumed, ended, shared, with wills; under a clock that the test moves.
 #![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
 
-use std::sync::Arc;
+mod delivery;
+mod threads;
+mod world;
+
 use std::time::Duration;
 
-use gateway::{
-    Connect, Deliver, DeliveryId, Filter, Message, Now, Peer, Qos, Refusal, Settle, Stop, Subscribe, Will,
-};
-use router::{Attachment, Matches, Open, Options, Post, Router, Session, Signal};
+use gateway::{Connect, Message, Qos, Refusal, Settle};
 
-const NEVER: Duration = Duration::MAX;
-const ENDS: Duration = Duration::ZERO;
-
-/// A router, its clock, and what it posted.
-struct World {
-    router: Router,
-    now: Now,
-    matches: Matches,
-    post: Post,
-    peers: u32,
-}
-
-/// A client's connection.
-#[derive(Clone)]
-struct Client {
-    session: Arc<Session>,
-    at: Attachment,
-    present: bool,
-}
-
-fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect {
-    Connect {
-        client_id: id.into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start,
-        expiry,
-        credit: 100,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-    }
-}
-
-impl World {
-    fn new() -> World {
-        World::with(Options::default())
-    }
-
-    fn with(options: Options) -> World {
-        World {
-            router: Router::new(options),
-            now: Now::from_micros(1_000_000),
-            matches: Matches::default(),
-            post: Post::default(),
-            peers: 0,
-        }
-    }
-
-    fn join(&mut self, id: &str, clean_start: bool, expiry: Duration) -> Client {
-        self.open(connect(id, clean_start, expiry), None).unwrap()
-    }
-
-    fn open(&mut self, mut connect: Connect, principal: Option<&str>) -> Result<Client, Refusal> {
-        self.peers += 1;
-        let at = Attachment { driver: 0, peer: Peer { slot: self.peers, generation: 0 } };
-        let open = Open {
-            connect: &mut connect,
-            namespace: "",
-            principal: principal.map(Arc::from),
-            username: None,
-            mount: "".into(),
-        };
-        let opened = self.router.connect(self.now, at, open, &mut self.matches, &mut self.post)?;
-        Ok(Client { session: opened.session, at, present: opened.present })
-    }
-
-    fn join_with_will(&mut self, id: &str, expiry: Duration, delay: u64) -> Client {
-        let message = Message::new(self.now, "will", b"lost");
-        let will = Will { message, delay: Duration::from_secs(delay) };
-        self.open(Connect { will: Some(Box::new(will)), ..connect(id, false, expiry) }, None).unwrap()
-    }
-
-    fn subscribe(&mut self, client: &Client, filter: &str, qos: Qos) -> Result<Qos, Refusal> {
-        let subscribe = Subscribe {
-            filter: Filter::parse(filter).unwrap(),
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: 0,
-            identifier: 0,
-        };
-        self.router.subscribe(self.now, &client.session, subscribe, &mut self.matches, &mut self.post)
-    }
-
-    fn publish(&mut self, topic: &str, payload: &str, qos: Qos) -> Result<usize, Refusal> {
-        let message = Message::new(self.now, topic, payload.as_bytes()).with_qos(qos);
-        self.router.publish(self.now, None, message, None, &mut self.matches, &mut self.post)
-    }
-
-    /// What the client gets now, as `payload`, `payload!` when sent again, `release`; ids go into `ids`.
-    fn drain(&mut self, client: &Client, ids: &mut Vec<DeliveryId>) -> Vec<String> {
-        let mut got = Vec::new();
-        self.router.drain(self.now, &client.session, client.at, |deliver| {
-            got.push(match deliver {
-                Deliver::Message(delivery) => {
-                    ids.extend(delivery.id);
-                    let again = if delivery.duplicate { "!" } else { "" };
-                    format!("{}{again}", String::from_utf8_lossy(delivery.message.payload()))
-                }
-                Deliver::Release(id) => {
-                    ids.push(*id);
-                    "release".to_owned()
-                }
-            });
-            true
-        });
-        got
-    }
-
-    fn got(&mut self, client: &Client) -> Vec<String> {
-        self.drain(client, &mut Vec::new())
-    }
-
-    fn settle(&mut self, client: &Client, id: DeliveryId, how: Settle) {
-        self.router.settle(self.now, &client.session, id, how, &mut self.post);
-    }
-
-    fn leave(&mut self, client: &Client) {
-        self.part(client, false);
-    }
-
-    fn lose(&mut self, client: &Client) {
-        self.part(client, true);
-    }
-
-    fn part(&mut self, client: &Client, with_will: bool) {
-        let World { router, now, matches, post, .. } = self;
-        router.disconnect(*now, &client.session, client.at, with_will, None, matches, post);
-    }
-
-    fn wait(&mut self, seconds: u64) {
-        self.now = self.now.after(Duration::from_secs(seconds));
-        self.router.timeout(self.now, &mut self.matches, &mut self.post);
-    }
-
-    fn stopped(&self, client: &Client) -> bool {
-        self.post
-            .signals
-            .iter()
-            .any(|(at, signal)| *at == client.at && matches!(signal, Signal::Stop(Stop::TakenOver)))
-    }
-}
+use world::{Client, ENDS, NEVER, World, connect};
 
 #[test]
 fn a_session_is_resumed_with_its_subscriptions_and_queue() {
@@ -434,4 +290,31 @@ fn nothing_is_left_when_everybody_has_gone() {
     }
     let stats = w.router.stats();
     assert_eq!((stats.sessions, stats.subscriptions, stats.filters), (0, 0, 0));
+}
+
+#[test]
+fn a_client_that_comes_and_goes_leaves_no_deadlines_behind() {
+    let mut w = World::new();
+    for _ in 0..10 {
+        let b = w.join_with_will("b", Duration::from_secs(1000), 10);
+        w.lose(&b);
+        assert!(w.router.next_timeout().is_some());
+        w.join("b", false, Duration::from_secs(1000));
+        assert_eq!(w.router.next_timeout(), None);
+    }
+}
+
+#[test]
+fn an_absent_client_that_is_kicked_leaves_its_will_and_nothing_else() {
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", NEVER, 1000);
+    w.subscribe(&a, "t", Qos::AtLeastOnce).unwrap();
+    w.lose(&a);
+    let World { router, now, post, .. } = &mut w;
+    assert!(router.kick(*now, "", "a", post) && !router.kick(*now, "", "a", post));
+    assert_eq!(w.got(&s), ["lost"]);
+    let stats = w.router.stats();
+    assert_eq!((stats.sessions, stats.subscriptions, w.router.next_timeout()), (1, 1, None));
 }

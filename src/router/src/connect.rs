@@ -1,0 +1,305 @@
+//! How sessions begin, go on and end.
+//!
+//! ```text
+//! connect -> connected <-------- connect (resumed) --------- absent -> expiry -> ended
+//!                |  ^ connect (taken over)                     ^
+//!                |  +--+                                       |
+//!                +-- disconnect, expiry > 0 -------------------+
+//!                +-- disconnect, expiry 0; connect with clean start -----------> ended
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use gateway::{Connect, Drop, Message, Now, Publisher, Qos, Refusal, Stop, Will};
+use parking_lot::Mutex;
+
+use crate::Router;
+use crate::config::Options;
+use crate::matches::Matches;
+use crate::post::{Attachment, Post, Signal};
+use crate::queue::{Entry, Pushed};
+use crate::session::{Absence, Expiry, Session, State};
+use crate::timers::{Key, Timer};
+
+/// What a client brings to [`Router::connect`].
+pub struct Open<'a> {
+    /// Its request; the will is taken out.
+    pub connect: &'a mut Connect,
+    /// Client ids are unique within it.
+    pub namespace: &'a str,
+    /// Who owns the session; None is nobody in particular.
+    pub principal: Option<Arc<str>>,
+    /// Its user name, for `%u` in rules.
+    pub username: Option<&'a str>,
+    /// Prefix of all its topics.
+    pub mount: Box<str>,
+}
+
+/// What came of [`Router::connect`].
+pub struct Opened {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Whether it was there before (Session Present).
+    pub present: bool,
+}
+
+/// Filters that leave the subscription table under one lock, so that a large session's end lets others in between.
+const AT_ONCE: usize = 256;
+
+impl Router {
+    /// Opens the client's session at `at`, or takes it over from where it was connected (MQTT-3.1.4-3).
+    ///
+    /// Refused: `NotOwner` if it belongs to another principal, `QuotaExceeded` if there are too many.
+    pub fn connect(
+        &self,
+        now: Now,
+        at: Attachment,
+        open: Open<'_>,
+        matches: &mut Matches,
+        post: &mut Post,
+    ) -> Result<Opened, Refusal> {
+        let options = self.options();
+        let Open { connect, namespace, principal, username, mount } = open;
+        let client_id = &*connect.client_id;
+        let expiry = Expiry::of(connect.expiry.min(options.max_session_expiry));
+        let credit = connect.credit.clamp(1, options.max_inflight);
+        let will = connect.will.take().map(|will| mounted(will, &mount));
+        let mut shard = self.registry.shard(namespace, client_id);
+        let old = shard.find(namespace, client_id);
+        let mut ended = None;
+        if let Some(old) = old {
+            let mut state = old.state.lock();
+            // One that is ended is on its way out: whoever ended it has not come to the registry yet.
+            if !state.is_ended {
+                if old.principal != principal {
+                    return Err(Refusal::NotOwner);
+                }
+                // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
+                let is_over = state.at.is_some() && state.expiry.is_zero();
+                let is_resumed = !connect.clean_start && !is_over && *old.mount() == *mount;
+                let lost = self.displace(&mut state, is_resumed, post);
+                if is_resumed {
+                    state.attach(at, credit, expiry, will);
+                    state.signal(post);
+                    drop(state);
+                    drop(shard);
+                    self.publish_will(now, &old, lost, matches, post);
+                    self.auto_subscribe(now, &old, username, post);
+                    return Ok(Opened { session: old, present: true });
+                }
+                state.is_ended = true;
+                state.at = None;
+                ended = Some((old.clone(), lost));
+            }
+            drop(state);
+            shard.remove(&old);
+        } else if self.registry.len() >= options.max_sessions {
+            return Err(Refusal::QuotaExceeded);
+        }
+        let session = Arc::new(Session {
+            client_id: connect.client_id.clone(),
+            realm: self.registry.realm(namespace, mount),
+            principal,
+            publisher: Publisher(self.publishers.fetch_add(1, Ordering::Relaxed)),
+            state: Mutex::new(State::new(at, credit, expiry, will)),
+        });
+        shard.insert(session.clone());
+        drop(shard);
+        if let Some((old, lost)) = ended {
+            self.publish_will(now, &old, lost, matches, post);
+            self.clear(now, &old, post);
+        }
+        self.auto_subscribe(now, &session, username, post);
+        Ok(Opened { session, present: false })
+    }
+
+    /// Stops the session's connection, if it has one, and returns the will that is published for it. One that was to wait
+    /// is published now if the session ends (MQTT-3.1.2-8), and not at all if it goes on (MQTT-3.1.3-9).
+    fn displace(&self, state: &mut State, is_resumed: bool, post: &mut Post) -> Option<Box<Will>> {
+        if let Some(absence) = state.absence.take() {
+            self.timers.cancel(absence.key);
+        }
+        let was = state.at;
+        if let Some(at) = was {
+            post.signals.push((at, Signal::Stop(Stop::TakenOver)));
+        }
+        state.will.take().filter(|w| !is_resumed || (was.is_some() && w.delay.is_zero()))
+    }
+
+    /// The session's connection at `at` is over. Does nothing if the session is connected elsewhere by now.
+    #[expect(clippy::too_many_arguments, reason = "what happened, to whom, and where its consequences go")]
+    pub fn disconnect(
+        &self,
+        now: Now,
+        session: &Arc<Session>,
+        at: Attachment,
+        with_will: bool,
+        expiry: Option<Duration>,
+        matches: &mut Matches,
+        post: &mut Post,
+    ) {
+        let options = self.options();
+        let mut state = session.state.lock();
+        if state.at != Some(at) || state.is_ended {
+            return;
+        }
+        if let Some(expiry) = expiry {
+            state.expiry = Expiry::of(expiry.min(options.max_session_expiry));
+        }
+        if !with_will {
+            state.will = None;
+        }
+        let (will_at, ends_at) = state.detach(now.instant);
+        let is_due = will_at.is_some_and(|at| at <= now.instant);
+        let will = if is_due { state.will.take() } else { None };
+        // From here on nobody resumes a session that ends with its connection.
+        state.is_ended = state.expiry.is_zero();
+        let is_ended = state.is_ended;
+        if !is_ended {
+            self.wait(&mut state, session, will_at.filter(|_| !is_due), ends_at);
+        }
+        let moved =
+            if options.redispatch_on_disconnect && !is_ended { state.take_shared() } else { Vec::new() };
+        drop(state);
+        self.publish_will(now, session, will, matches, post);
+        self.redispatch(moved, &options, post);
+        if is_ended {
+            self.end(now, session, post);
+        }
+    }
+
+    /// Sets the deadline of an absent session, if time has something to do with it.
+    fn wait(
+        &self,
+        state: &mut State,
+        session: &Arc<Session>,
+        will_at: Option<gateway::Instant>,
+        ends_at: Option<gateway::Instant>,
+    ) {
+        let Some(next) = [will_at, ends_at].into_iter().flatten().min() else { return };
+        let key = self.timers.set(next, Timer::Absent(session.clone()));
+        state.absence = Some(Box::new(Absence { key, will_at, ends_at }));
+    }
+
+    /// The deadline of an absent session has come, unless the session has been connected since.
+    pub(crate) fn absent(
+        &self,
+        now: Now,
+        session: &Arc<Session>,
+        key: Key,
+        matches: &mut Matches,
+        post: &mut Post,
+    ) {
+        let mut state = session.state.lock();
+        let Some(absence) = state.absence.take_if(|a| a.key == key) else { return };
+        let is_past = |at: Option<gateway::Instant>| at.is_some_and(|at| at <= now.instant);
+        let will = if is_past(absence.will_at) { state.will.take() } else { None };
+        let is_ended = is_past(absence.ends_at);
+        if is_ended {
+            state.is_ended = true;
+        } else {
+            self.wait(&mut state, session, absence.will_at.filter(|_| will.is_none()), absence.ends_at);
+        }
+        drop(state);
+        self.publish_will(now, session, will, matches, post);
+        if is_ended {
+            self.end(now, session, post);
+        }
+    }
+
+    /// Another session expiry for a connected session.
+    pub fn set_expiry(&self, _: Now, session: &Session, expiry: Duration) {
+        let most = self.options().max_session_expiry;
+        session.state.lock().expiry = Expiry::of(expiry.min(most));
+    }
+
+    /// The operator ends a client's connection, or the session of a client that has none: its will is published, and
+    /// nothing of it is kept. False if there is no such client.
+    pub fn kick(&self, now: Now, namespace: &str, client_id: &str, post: &mut Post) -> bool {
+        let found = self.registry.shard(namespace, client_id).find(namespace, client_id);
+        let Some(session) = found else { return false };
+        let mut state = session.state.lock();
+        if let Some(at) = state.at {
+            post.signals.push((at, Signal::Stop(Stop::Kicked)));
+            return true;
+        }
+        if state.is_ended {
+            return false;
+        }
+        state.is_ended = true;
+        if let Some(absence) = state.absence.take() {
+            self.timers.cancel(absence.key);
+        }
+        let will = state.will.take();
+        drop(state);
+        self.publish_will(now, &session, will, &mut Matches::default(), post);
+        self.end(now, &session, post);
+        true
+    }
+
+    /// Forgets a session that was marked as ended.
+    fn end(&self, now: Now, session: &Arc<Session>, post: &mut Post) {
+        self.registry.shard(session.namespace(), session.client_id()).remove(session);
+        self.clear(now, session, post);
+    }
+
+    /// Its subscriptions go, and what it had not received is dropped and counted, but for QoS 1 of shared subscriptions,
+    /// which other members get (MQTT-4.8.2-5; QoS 2 is lost by MQTT-4.8.2-4).
+    fn clear(&self, now: Now, session: &Arc<Session>, post: &mut Post) {
+        let (filters, undelivered) = {
+            let mut state = session.state.lock();
+            (std::mem::take(&mut state.filters), state.take_undelivered())
+        };
+        for filters in filters.chunks(AT_ONCE) {
+            let mut table = self.table.write();
+            for filter in filters {
+                table.unsubscribe(session, filter);
+            }
+        }
+        if !filters.is_empty() {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+        let (moved, lost): (Vec<_>, Vec<_>) = undelivered
+            .into_iter()
+            .filter(|e| !e.message.is_expired(now.instant))
+            .partition(Entry::is_movable);
+        for _ in lost.iter().filter(|e| e.qos > Qos::AtMostOnce) {
+            self.counts.dropped(Drop::SessionEnded);
+        }
+        self.redispatch(moved, &self.options(), post);
+    }
+
+    fn redispatch(&self, entries: Vec<Entry>, options: &Options, post: &mut Post) {
+        for entry in entries {
+            let Some(group) = &entry.via else { continue };
+            if self.share(group, &entry.message, options, post) == Pushed::Ended {
+                self.counts.dropped(Drop::SessionEnded);
+            }
+        }
+    }
+
+    fn publish_will(
+        &self,
+        now: Now,
+        session: &Session,
+        will: Option<Box<Will>>,
+        matches: &mut Matches,
+        post: &mut Post,
+    ) {
+        if let Some(will) = will {
+            // Its expiry counts from here (MQTT 5.0, 3.1.3.2.4).
+            let message: Message = will.message.with_published(now).with_publisher(session.publisher);
+            // Nobody is left to be told that a will was refused; the drop is counted where it happens.
+            let _ = self.admit(now, message, matches, post);
+        }
+    }
+}
+
+fn mounted(mut will: Box<Will>, mount: &str) -> Box<Will> {
+    if !mount.is_empty() {
+        will.message = will.message.with_topic(&crate::rewrite::mounted(will.message.topic(), mount));
+    }
+    will
+}
