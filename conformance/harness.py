@@ -225,6 +225,7 @@ class Tidegate(Process):
         shutil.copytree(HOUSE / "etc", self.folder / "etc")
         self.keys = {
             "http.bind": f"{HOST}:{self.port('http')}",
+            "coap.listeners.udp.bind": f"{HOST}:{self.port('coap')}",
             "mqtt.listeners.login.anonymous": "never",
             "auth.bans.login_failures": 0,
         }
@@ -240,8 +241,6 @@ class Tidegate(Process):
         self.keys["mqtt.listeners.tls.tls.client_ca"] = str(self.authority.ca)
         self.keys["mqtt.listeners.tls.certificate_user"] = True
         self.keys["mqtt.listeners.wss.websocket.path"] = "/mqtt"
-        if "[coap." in (HOUSE / "etc/tidegate.toml").read_text():
-            self.keys["coap.listeners.udp.bind"] = f"{HOST}:{self.port('coap')}"
         self.keys |= overrides or {}
         self._users()
 

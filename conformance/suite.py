@@ -73,10 +73,10 @@ def main():
     sys.path.insert(0, str(HERE))
     runner = unittest.TextTestRunner(stream=sys.stdout, resultclass=Result)
     result = runner.run(load(folder, names))
-    # A class that cannot be set up is one failure, whatever number of tests it holds.
-    failed = len(result.failures) + len(result.errors) + len(result.skipped)
-    passed = result.testsRun - sum(1 for test, _ in result.failures + result.errors + result.skipped
-                                   if hasattr(test, "_testMethodName"))
+    # A test counts once, however many of its parts failed; a class that cannot be set up is one more failure.
+    tests = {getattr(test, "test_case", test) for test, _ in result.failures + result.errors + result.skipped}
+    failed = len(tests)
+    passed = result.testsRun - sum(1 for test in tests if hasattr(test, "_testMethodName"))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

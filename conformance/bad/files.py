@@ -1,0 +1,58 @@
+"""No file descriptor is left: accepting pauses without spinning, who is connected is served, and it recovers."""
+
+import socket
+import time
+import unittest
+
+import harness
+import packets
+from probe import Probe
+
+FILES = 256
+
+
+class Files(unittest.TestCase):
+    def test_without_descriptors_accepting_pauses_does_not_spin_and_recovers(self):
+        with harness.Tidegate(files=FILES) as server:
+            with Probe(server) as probe:
+                crowd = []
+                for _ in range(FILES + 200):
+                    one = socket.create_connection((harness.HOST, server.port("tcp")), 5)
+                    self.addCleanup(one.close)
+                    crowd.append(one)
+                # They connect, or wait unaccepted; none is served wrongly.
+                for number, one in enumerate(crowd):
+                    one.sendall(packets.connect(f"crowd-{number}"))
+                time.sleep(1)
+                before = server.cpu()
+                time.sleep(3)
+                spent = server.cpu() - before
+                self.assertLess(spent, 1.0, "of 3 s, with a probe of 200 messages a second beside it")
+                answered = sum(self.answered(one) for one in crowd)
+                self.assertGreater(answered, FILES // 2)
+                self.assertLess(answered, FILES)
+                for one in crowd:
+                    one.close()
+                harness.until(lambda: self.enters(server), "somebody comes in again", 15)
+            probe.check(self, 1.0, 50)
+            self.assertEqual(server.get("/health")[0], 200)
+
+    @staticmethod
+    def answered(connection):
+        connection.setblocking(False)
+        try:
+            return connection.recv(4) == b"\x20\x02\0\0"
+        except BlockingIOError:
+            return False
+
+    @staticmethod
+    def enters(server):
+        try:
+            with packets.Client(server.port("tcp"), timeout=1) as client:
+                return client.connect("after") == 0
+        except (TimeoutError, packets.Closed):
+            return False
+
+
+if __name__ == "__main__":
+    unittest.main()
