@@ -1,0 +1,8 @@
+//! What the fuzz targets of `conformance/fuzz` do: one module each, with `play(data)`, which panics if something is wrong.
+//!
+//! It stands apart from them so that a normal test replays their corpora on every run, without libFuzzer. A new target
+//! is a module here, a file and three lines in `conformance/fuzz`, and a line in `tests/corpus.rs`.
+#![expect(clippy::panic, reason = "a panic is how a fuzz target says that something is wrong")]
+
+pub mod mqtt_machine;
+pub mod mqtt_packet;
