@@ -1,22 +1,57 @@
-//! A tree of topic levels in an arena: one node a level, children found by hash, values where a path ends.
+//! A tree of topic levels in an arena: one node a level, children found by hash, values where a path ends. A node knows
+//! its `+` and `#` itself, so a match looks up one name a level.
 //!
 //! It holds wildcard filters (matched against one topic name) and retained topics (matched against one filter). Both
 //! walks visit only nodes that can lead to a match, and keep their place on the heap, not on the stack.
 
-use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use smallvec::{SmallVec, smallvec};
 
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Node<T> {
-    level: Box<str>,
+    level: Level,
     parent: u32,
     first_child: u32,
     next: u32,
     previous: u32,
+    plus: u32,
+    hash: u32,
     value: Option<T>,
 }
+
+/// The name of a level. Most are short, and then lie in the node.
+#[derive(Debug)]
+enum Level {
+    Short(u8, [u8; 22]),
+    Long(Box<[u8]>),
+}
+
+impl Level {
+    fn new(name: &str) -> Level {
+        let mut bytes = [0; 22];
+        match bytes.get_mut(..name.len()) {
+            Some(place) => {
+                place.copy_from_slice(name.as_bytes());
+                Level::Short(name.len() as u8, bytes)
+            }
+            None => Level::Long(name.as_bytes().into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Level::Short(len, bytes) => &bytes[..usize::from(*len)],
+            Level::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Where a walk still has to go: a node, the levels below it, and whether it is the root. Few walks need more.
+type Places<'a> = SmallVec<[(u32, Option<&'a str>, bool); 8]>;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,16 +66,16 @@ pub(crate) struct Tree<T> {
 
 const ROOT: u32 = 0;
 
+impl<T> Node<T> {
+    fn new(level: &str, parent: u32, next: u32) -> Self {
+        let level = Level::new(level);
+        Node { level, parent, first_child: NONE, next, previous: NONE, plus: NONE, hash: NONE, value: None }
+    }
+}
+
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        let root = Node {
-            level: "".into(),
-            parent: NONE,
-            first_child: NONE,
-            next: NONE,
-            previous: NONE,
-            value: None,
-        };
+        let root = Node::new("", NONE, NONE);
         Tree {
             nodes: vec![root],
             free: Vec::new(),
@@ -105,11 +140,11 @@ impl<T> Tree<T> {
     /// (MQTT-4.7.2-1).
     pub(crate) fn match_filters(&self, topic: &str, mut visit: impl FnMut(&T)) {
         let is_hidden = topic.starts_with('$');
-        let mut places = vec![(ROOT, Some(topic), true)];
+        let mut places: Places<'_> = smallvec![(ROOT, Some(topic), true)];
         while let Some((id, rest, is_first)) = places.pop() {
             let wild = !(is_first && is_hidden);
             // `#` matches the level it stands for and its parent (4.7.1.2).
-            if wild && let Some(hash) = self.child(id, "#") {
+            if wild && let Some(hash) = some(self.nodes[id as usize].hash) {
                 self.visit(hash, &mut visit);
             }
             let Some(rest) = rest else {
@@ -123,7 +158,7 @@ impl<T> Tree<T> {
             if let Some(child) = self.child(id, level) {
                 places.push((child, rest, false));
             }
-            if wild && let Some(plus) = self.child(id, "+") {
+            if wild && let Some(plus) = some(self.nodes[id as usize].plus) {
                 places.push((plus, rest, false));
             }
         }
@@ -131,7 +166,7 @@ impl<T> Tree<T> {
 
     /// Visits topic and value of all names that match the filter, until `visit` says false.
     pub(crate) fn match_topics(&self, filter: &str, mut visit: impl FnMut(&T) -> bool) {
-        let mut places = vec![(ROOT, Some(filter), true)];
+        let mut places: Places<'_> = smallvec![(ROOT, Some(filter), true)];
         while let Some((id, rest, is_first)) = places.pop() {
             let Some(rest) = rest else {
                 if !self.nodes[id as usize].value.as_ref().is_none_or(&mut visit) {
@@ -149,14 +184,14 @@ impl<T> Tree<T> {
                         return;
                     }
                     for child in self.child_ids(id) {
-                        if !(is_first && self.nodes[child as usize].level.starts_with('$')) {
+                        if !(is_first && self.nodes[child as usize].level.as_bytes().starts_with(b"$")) {
                             places.push((child, Some("#"), false));
                         }
                     }
                 }
                 "+" => {
                     for child in self.child_ids(id) {
-                        if !(is_first && self.nodes[child as usize].level.starts_with('$')) {
+                        if !(is_first && self.nodes[child as usize].level.as_bytes().starts_with(b"$")) {
                             places.push((child, tail, false));
                         }
                     }
@@ -180,29 +215,40 @@ impl<T> Tree<T> {
         path.split('/').try_fold(ROOT, |id, level| self.child(id, level))
     }
 
-    fn hash(&self, parent: u32, level: &str) -> u64 {
-        self.hasher.hash_one((parent, level))
+    fn child(&self, parent: u32, level: &str) -> Option<u32> {
+        let node = &self.nodes[parent as usize];
+        match level {
+            "+" => some(node.plus),
+            "#" => some(node.hash),
+            // Many levels are looked for in vain where only wildcards are, and these a match visits anyway.
+            _ if !self.has_names(node) => None,
+            _ => {
+                let is_it = |&id: &u32| {
+                    let node = &self.nodes[id as usize];
+                    node.parent == parent && node.level.as_bytes() == level.as_bytes()
+                };
+                let hash = self.hasher.hash_one((parent, level.as_bytes()));
+                self.children.find(hash, is_it).copied()
+            }
+        }
     }
 
-    fn child(&self, parent: u32, level: &str) -> Option<u32> {
-        let is_it = |&id: &u32| {
-            let node = &self.nodes[id as usize];
-            node.parent == parent && *node.level == *level
-        };
-        self.children.find(self.hash(parent, level), is_it).copied()
+    fn has_names(&self, node: &Node<T>) -> bool {
+        let mut id = node.first_child;
+        while id != NONE && (id == node.plus || id == node.hash) {
+            id = self.nodes[id as usize].next;
+        }
+        id != NONE
     }
 
     fn child_ids(&self, parent: u32) -> impl Iterator<Item = u32> {
         let first = self.nodes[parent as usize].first_child;
-        std::iter::successors((first != NONE).then_some(first), |&id| {
-            let next = self.nodes[id as usize].next;
-            (next != NONE).then_some(next)
-        })
+        std::iter::successors(some(first), |&id| some(self.nodes[id as usize].next))
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
         let next = self.nodes[parent as usize].first_child;
-        let node = Node { level: level.into(), parent, first_child: NONE, next, previous: NONE, value: None };
+        let node = Node::new(level, parent, next);
         let id = match self.free.pop() {
             Some(id) => {
                 self.nodes[id as usize] = node;
@@ -216,34 +262,53 @@ impl<T> Tree<T> {
         if next != NONE {
             self.nodes[next as usize].previous = id;
         }
-        self.nodes[parent as usize].first_child = id;
-        let hash = self.hash(parent, level);
-        let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.children.insert_unique(hash, id, |&id| {
-            let node = &nodes[id as usize];
-            hasher.hash_one((node.parent, &*node.level))
-        });
+        let node = &mut self.nodes[parent as usize];
+        node.first_child = id;
+        match level {
+            "+" => node.plus = id,
+            "#" => node.hash = id,
+            _ => {
+                let (nodes, hasher) = (&self.nodes, &self.hasher);
+                let hash = |&id: &u32| {
+                    let node = &nodes[id as usize];
+                    hasher.hash_one((node.parent, node.level.as_bytes()))
+                };
+                self.children.insert_unique(hash(&id), id, hash);
+            }
+        }
         id
     }
 
     fn remove_node(&mut self, id: u32) {
         let node = &mut self.nodes[id as usize];
         let (parent, next, previous) = (node.parent, node.next, node.previous);
-        let level = std::mem::take(&mut node.level);
+        let level = std::mem::replace(&mut node.level, Level::new(""));
+        let above = &mut self.nodes[parent as usize];
         if previous == NONE {
-            self.nodes[parent as usize].first_child = next;
-        } else {
+            above.first_child = next;
+        }
+        match level.as_bytes() {
+            b"+" => above.plus = NONE,
+            b"#" => above.hash = NONE,
+            level => {
+                let hash = self.hasher.hash_one((parent, level));
+                if let Ok(entry) = self.children.find_entry(hash, |&other| other == id) {
+                    entry.remove();
+                }
+            }
+        }
+        if previous != NONE {
             self.nodes[previous as usize].next = next;
         }
         if next != NONE {
             self.nodes[next as usize].previous = previous;
         }
-        let hash = self.hash(parent, &level);
-        if let Ok(entry) = self.children.find_entry(hash, |&other| other == id) {
-            entry.remove();
-        }
         self.free.push(id);
     }
+}
+
+fn some(id: u32) -> Option<u32> {
+    (id != NONE).then_some(id)
 }
 
 #[cfg(test)]
@@ -253,7 +318,8 @@ mod tests {
     use super::*;
 
     fn level() -> impl Strategy<Value = String> {
-        prop::sample::select(vec!["a", "b", "", "$x", "c"]).prop_map(str::to_owned)
+        prop::sample::select(vec!["a", "b", "", "$x", "a level of more than 22 bytes"])
+            .prop_map(str::to_owned)
     }
 
     fn name() -> impl Strategy<Value = String> {
