@@ -40,6 +40,9 @@ pub trait Codec: Send {
     fn encode(&mut self, down: &Down, buf: &mut BytesMut) -> Result<(), Fault>;
 }
 
+/// Bytes of a device, and the names and values that they mean.
+pub type Sample = (&'static [u8], &'static [(&'static str, &'static str)]);
+
 /// A codec in the list: what it is called, how one is made, and bytes with their meaning, which are at once its
 /// documentation, its tests and its fuzz seeds.
 pub struct Def {
@@ -50,7 +53,7 @@ pub struct Def {
     /// Makes one for a new connection.
     pub build: fn() -> Box<dyn Codec>,
     /// Frames and what they mean.
-    pub samples: &'static [(&'static [u8], &'static [(&'static str, &'static str)])],
+    pub samples: &'static [Sample],
 }
 
 /// Every codec that is built in, in alphabetical order. None yet: the gateways that use them come after MQTT and CoAP.

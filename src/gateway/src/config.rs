@@ -170,10 +170,19 @@ impl<'m> Section<'m> {
     }
 
     /// A size in bytes: a whole number, or text such as `"256 KiB"`, within `range`.
-    pub fn size(&mut self, key: &'static str, default: usize, range: std::ops::RangeInclusive<usize>) -> usize {
+    pub fn size(
+        &mut self,
+        key: &'static str,
+        default: usize,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> usize {
         self.read(key, |k| {
             let text = || {
-                format!("must be a size such as 65536 or \"256 KiB\", from {} to {} bytes", range.start(), range.end())
+                format!(
+                    "must be a size such as 65536 or \"256 KiB\", from {} to {} bytes",
+                    range.start(),
+                    range.end()
+                )
             };
             let bytes = match k {
                 Kind::Integer(n) => usize::try_from(*n).ok(),
@@ -193,8 +202,13 @@ impl<'m> Section<'m> {
         range: std::ops::RangeInclusive<Duration>,
     ) -> Duration {
         self.read(key, |k| {
-            let text =
-                || format!("must be a time such as \"10 s\", \"500 ms\" or \"2 h\", from {:?} to {:?}", range.start(), range.end());
+            let text = || {
+                format!(
+                    "must be a time such as \"10 s\", \"500 ms\" or \"2 h\", from {:?} to {:?}",
+                    range.start(),
+                    range.end()
+                )
+            };
             let Kind::Text(t) = k else { return Err(text()) };
             parse_duration(t).filter(|d| range.contains(d)).ok_or_else(text)
         })
@@ -228,7 +242,9 @@ impl<'m> Section<'m> {
         self.read(key, |k| {
             let text = || "must be a list of texts such as [\"a\", \"b\"]".to_owned();
             let Kind::List(list) = k else { return Err(text()) };
-            list.iter().map(|v| if let Kind::Text(t) = &v.kind { Ok(t.clone()) } else { Err(text()) }).collect()
+            list.iter()
+                .map(|v| if let Kind::Text(t) = &v.kind { Ok(t.clone()) } else { Err(text()) })
+                .collect()
         })
     }
 
@@ -358,9 +374,10 @@ mod tests {
 
     fn table(entries: &[(&str, Kind)]) -> Value {
         let place = |line| Place { source: "t.toml".into(), line };
-        let entries = entries.iter().zip(1..).map(|((k, v), line)| {
-            ((*k).to_owned(), Value { kind: v.clone(), place: place(line) })
-        });
+        let entries = entries
+            .iter()
+            .zip(1..)
+            .map(|((k, v), line)| ((*k).to_owned(), Value { kind: v.clone(), place: place(line) }));
         Value { kind: Kind::Table(entries.collect()), place: place(0) }
     }
 

@@ -24,8 +24,8 @@ pub mod time;
 pub mod topic;
 
 pub use action::{
-    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, Publish, Refusal, Settle,
-    Stop, Subscribe, Ticket, Will,
+    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, Publish,
+    Refusal, Settle, Stop, Subscribe, Ticket, Will,
 };
 pub use message::{Message, Properties, Publisher, Qos};
 pub use outbox::Outbox;

@@ -60,7 +60,11 @@ impl Properties {
         text(&self.content_type)
             + text(&self.response_topic)
             + self.correlation_data.as_ref().map_or(0, Bytes::len)
-            + self.user.iter().map(|(k, v)| k.len() + v.len() + size_of::<(Box<str>, Box<str>)>()).sum::<usize>()
+            + self
+                .user
+                .iter()
+                .map(|(k, v)| k.len() + v.len() + size_of::<(Box<str>, Box<str>)>())
+                .sum::<usize>()
     }
 }
 

@@ -228,7 +228,9 @@ mod tests {
     #[test]
     fn the_standards_examples_match_as_it_says() {
         // MQTT 5.0, 4.7.1.2 and 4.7.1.3
-        for t in ["sport/tennis/player1", "sport/tennis/player1/ranking", "sport/tennis/player1/score/wimbledon"] {
+        for t in
+            ["sport/tennis/player1", "sport/tennis/player1/ranking", "sport/tennis/player1/score/wimbledon"]
+        {
             assert!(matches("sport/tennis/player1/#", t));
         }
         assert!(matches("sport/#", "sport"));

@@ -154,7 +154,8 @@ impl Setup {
         let log = {
             let mut s = root.section("log");
             let level = s.text("level").unwrap_or_else(|| "info".to_owned());
-            let words = [("human", LogFormat::Human), ("json", LogFormat::Json), ("syslog", LogFormat::Syslog)];
+            let words =
+                [("human", LogFormat::Human), ("json", LogFormat::Json), ("syslog", LogFormat::Syslog)];
             let format = s.choice("format", LogFormat::Human, &words);
             s.finish();
             Log { level, format }
@@ -227,7 +228,12 @@ fn bad_address(text: &str) -> String {
 
 impl ListenerSetup {
     /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
-    pub fn read(protocol: &'static str, carrier: Carrier, name: &str, mut s: Section<'_>) -> Option<ListenerSetup> {
+    pub fn read(
+        protocol: &'static str,
+        carrier: Carrier,
+        name: &str,
+        mut s: Section<'_>,
+    ) -> Option<ListenerSetup> {
         let enabled = s.flag("enabled", true);
         let has_bind = s.has("bind");
         let bind = s.parsed::<SocketAddr>("bind", "an address such as \"[::]:1883\" or \"127.0.0.1:1883\"");
@@ -272,7 +278,8 @@ fn read_mountpoint(kind: &Kind) -> Result<String, String> {
     match kind {
         Kind::Text(t) if t.is_empty() => Ok(String::new()),
         Kind::Text(t) if t.len() <= 1024 && gateway::topic::check_name(t).is_ok() => Ok(t.clone()),
-        _ => Err("must be a topic prefix such as \"tenant1/\", without wildcards, of at most 1024 bytes".to_owned()),
+        _ => Err("must be a topic prefix such as \"tenant1/\", without wildcards, of at most 1024 bytes"
+            .to_owned()),
     }
 }
 

@@ -136,7 +136,10 @@ struct Datagrams {
 /// Runs datagram driver `id` for `port` until it is stopped.
 pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocket) -> io::Result<()> {
     let state = UdpSocketState::new((&socket).into())?;
-    #[expect(deprecated, reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this socket stays open as long as the AsyncFd owns it")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this socket stays open as long as the AsyncFd owns it"
+    )]
     let socket = AsyncFd::new(socket)?;
     let machine = port.factory.build();
     let table = Table {
@@ -188,9 +191,9 @@ impl Datagrams {
     fn receive(&mut self, memory: &mut [Vec<u8>], metas: &mut [RecvMeta]) {
         for _ in 0..BATCHES {
             let mut slices: Vec<IoSliceMut<'_>> = memory.iter_mut().map(|b| IoSliceMut::new(b)).collect();
-            let received = self.socket.try_io(tokio::io::Interest::READABLE, |s| {
-                self.state.recv(s.into(), &mut slices, metas)
-            });
+            let received = self
+                .socket
+                .try_io(tokio::io::Interest::READABLE, |s| self.state.recv(s.into(), &mut slices, metas));
             let n = match received {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,

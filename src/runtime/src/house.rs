@@ -112,7 +112,9 @@ impl House {
     /// Takes one of the places for password checks; false if all are taken.
     pub fn begin_login(&self) -> bool {
         let most = self.limits.read().max_logins;
-        self.logins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1)).is_ok()
+        self.logins
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1))
+            .is_ok()
     }
 
     /// Gives the place back.

@@ -4,7 +4,10 @@
 //! [`datagram`] driver one UDP socket. Both hand bytes, time and deliveries to protocol machines (`gateway::Gateway`)
 //! and carry out what these ask for ([`perform`]), on what they share ([`house`]).
 
-#![allow(clippy::disallowed_methods, reason = "this is the crate that the bans point to: here clocks are read, sockets opened and tasks spawned")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the crate that the bans point to: here clocks are read, sockets opened and tasks spawned"
+)]
 
 pub mod admin;
 pub mod client;

@@ -58,7 +58,10 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Accepts for `port` and deals connections out to the first `drivers` drivers, until it is dropped.
 pub async fn accept(house: Arc<House>, port: Arc<Port>, listener: mio::net::TcpListener, drivers: usize) {
-    #[expect(deprecated, reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this listener stays open as long as the AsyncFd owns it")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this listener stays open as long as the AsyncFd owns it"
+    )]
     let listener = match AsyncFd::new(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, listener = %port.facts.name, "cannot watch the port"),

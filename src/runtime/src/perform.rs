@@ -6,8 +6,8 @@ use std::sync::Arc;
 use auth::{Attempt, Exchange, Grant, Step, Verdict};
 use bytes::Bytes;
 use gateway::{
-    Action, Answer, Close, Connect, Connected, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message, Now,
-    Outbox, Peer, Publish, Qos, Refusal, Subscribe, Ticket,
+    Action, Answer, Close, Connect, Connected, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message,
+    Now, Outbox, Peer, Publish, Qos, Refusal, Subscribe, Ticket,
 };
 use router::{Attachment, Fast, Matches, Open, Post, Session};
 
@@ -51,7 +51,14 @@ pub struct Desk {
 impl Desk {
     /// An empty desk for driver `id`.
     pub fn new(house: Arc<House>, id: u16) -> Desk {
-        Desk { house, id, matches: Matches::default(), post: Post::default(), tally: Tally::default(), spare: Vec::new() }
+        Desk {
+            house,
+            id,
+            matches: Matches::default(),
+            post: Post::default(),
+            tally: Tally::default(),
+            spare: Vec::new(),
+        }
     }
 
     /// Where this driver's `peer` is, for the router.
@@ -73,7 +80,13 @@ impl Desk {
     }
 
     /// Carries out all actions of `out`, and those that their answers bring.
-    pub fn perform<P: Peers>(&mut self, now: Now, peers: &mut P, machine: &mut dyn Gateway, out: &mut Outbox) {
+    pub fn perform<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+    ) {
         while !out.actions.is_empty() {
             let mut actions = std::mem::replace(&mut out.actions, std::mem::take(&mut self.spare));
             for action in actions.drain(..) {
@@ -83,7 +96,14 @@ impl Desk {
         }
     }
 
-    fn act<P: Peers>(&mut self, now: Now, peers: &mut P, machine: &mut dyn Gateway, out: &mut Outbox, action: Action) {
+    fn act<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+        action: Action,
+    ) {
         match action {
             Action::Publish(peer, publish) => self.publish(now, peers, machine, out, peer, publish),
             Action::Settle(peer, id, how) => {
@@ -112,7 +132,9 @@ impl Desk {
                 let results = list.iter().map(leave).collect();
                 reply(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results));
             }
-            Action::Connect(peer, ticket, connect) => self.connect(now, peers, machine, out, peer, ticket, connect),
+            Action::Connect(peer, ticket, connect) => {
+                self.connect(now, peers, machine, out, peer, ticket, connect)
+            }
             Action::Exchange(peer, ticket, data) => {
                 let answer = match peers.client(peer).and_then(|c| c.extra.as_mut()?.exchange.take()) {
                     Some((exchange, connect)) => self.step(now, peers, peer, exchange, connect, &data),
@@ -163,9 +185,14 @@ impl Desk {
         client.spend(now.instant, 1, 0);
         self.tally.received(message.qos());
         let result = match (&client.session, &client.grant) {
-            (Some(session), Some(grant)) if may_publish(grant, &message) => {
-                self.house.router.publish(now, Some(session), message, once, &mut self.matches, &mut self.post)
-            }
+            (Some(session), Some(grant)) if may_publish(grant, &message) => self.house.router.publish(
+                now,
+                Some(session),
+                message,
+                once,
+                &mut self.matches,
+                &mut self.post,
+            ),
             (Some(_), Some(_)) => {
                 self.house.metrics.dropped(gateway::Drop::Acl);
                 Err(Refusal::NotAuthorised)
@@ -178,16 +205,31 @@ impl Desk {
         }
     }
 
-    fn subscribe<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer, s: Subscribe) -> Result<Qos, Refusal> {
+    fn subscribe<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        peer: Peer,
+        s: Subscribe,
+    ) -> Result<Qos, Refusal> {
         let client = peers.client(peer).ok_or(Refusal::NoSession)?;
-        let (Some(session), Some(grant)) = (&client.session, &client.grant) else { return Err(Refusal::NoSession) };
+        let (Some(session), Some(grant)) = (&client.session, &client.grant) else {
+            return Err(Refusal::NoSession);
+        };
         if !grant.may_subscribe(s.filter.plain()) {
             return Err(Refusal::NotAuthorised);
         }
         self.house.router.subscribe(now, session, s, &mut self.matches, &mut self.post)
     }
 
-    fn retained<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer, filter: &Filter, limit: usize) -> Answer {
+    fn retained<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        peer: Peer,
+        filter: &Filter,
+        limit: usize,
+    ) -> Answer {
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::NoSession) };
         let (Some(session), Some(grant)) = (&client.session, &client.grant) else {
             return Answer::Refused(Refusal::NoSession);
@@ -196,7 +238,9 @@ impl Desk {
         if !filter.has_wildcard() && !grant.may_subscribe(filter.plain()) {
             return Answer::Refused(Refusal::NotAuthorised);
         }
-        let Ok(mounted) = filter.mounted(session.mount()) else { return Answer::Refused(Refusal::TopicFilter) };
+        let Ok(mounted) = filter.mounted(session.mount()) else {
+            return Answer::Refused(Refusal::TopicFilter);
+        };
         let found = self.house.router.retained(now, &mounted, limit);
         let seen = found.into_iter().filter_map(|m| {
             let topic = m.topic().strip_prefix(session.mount())?;
@@ -205,7 +249,10 @@ impl Desk {
         Answer::Retained(seen.collect())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and what CONNECT brought")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the five that every step passes on, and what CONNECT brought"
+    )]
     fn connect<P: Peers>(
         &mut self,
         now: Now,
@@ -236,7 +283,9 @@ impl Desk {
             return Some(Answer::Refused(Refusal::ServerBusy));
         }
         if connect.client_id.is_empty() {
-            let Some(id) = assigned_client_id() else { return Some(self.refuse(peers, peer, Refusal::ServerBusy)) };
+            let Some(id) = assigned_client_id() else {
+                return Some(self.refuse(peers, peer, Refusal::ServerBusy));
+            };
             connect.client_id = id;
         }
         client.protocol = connect.protocol;
@@ -260,7 +309,9 @@ impl Desk {
         match self.house.auth.check(now, &attempt) {
             Verdict::Allow(grant) => Some(self.admit(now, peers, peer, connect, grant)),
             Verdict::Deny(why) => Some(self.refuse(peers, peer, why)),
-            Verdict::Work(_) if !self.house.begin_login() => Some(self.refuse(peers, peer, Refusal::ServerBusy)),
+            Verdict::Work(_) if !self.house.begin_login() => {
+                Some(self.refuse(peers, peer, Refusal::ServerBusy))
+            }
             Verdict::Work(job) => {
                 let connect = std::mem::replace(connect, empty_connect());
                 client.extra().pending = Some((ticket, connect));
@@ -288,7 +339,9 @@ impl Desk {
         result: Result<Grant, Refusal>,
     ) {
         let Some(client) = peers.client(peer) else { return };
-        let Some((_, mut connect)) = client.extra.as_mut().and_then(|e| e.pending.take_if(|(t, _)| *t == ticket)) else {
+        let Some((_, mut connect)) =
+            client.extra.as_mut().and_then(|e| e.pending.take_if(|(t, _)| *t == ticket))
+        else {
             return;
         };
         self.drop_empty_extra(client);
@@ -335,7 +388,14 @@ impl Desk {
         }
     }
 
-    fn reauthenticate<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer, method: &str, data: &Bytes) -> Answer {
+    fn reauthenticate<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        peer: Peer,
+        method: &str,
+        data: &Bytes,
+    ) -> Answer {
         let (Some(facts), Some(port)) = (peers.facts(peer), peers.port(peer).cloned()) else {
             return Answer::Refused(Refusal::Internal);
         };
@@ -364,7 +424,14 @@ impl Desk {
     }
 
     /// Opens the session of a client that has authenticated.
-    fn admit<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer, connect: &mut Connect, grant: Grant) -> Answer {
+    fn admit<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        peer: Peer,
+        connect: &mut Connect,
+        grant: Grant,
+    ) -> Answer {
         let Some(port) = peers.port(peer).cloned() else { return Answer::Refused(Refusal::Internal) };
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
         let Some(mount) = mount(&port.facts.mountpoint, &connect.client_id, grant.username()) else {
@@ -379,7 +446,8 @@ impl Desk {
             self.left(now, peers, peer, &old, Close::Goodbye);
         }
         let client_id = connect.client_id.clone();
-        let (protocol, is_transient, keep_alive) = (connect.protocol, connect.is_transient, connect.keep_alive);
+        let (protocol, is_transient, keep_alive) =
+            (connect.protocol, connect.is_transient, connect.keep_alive);
         let (principal, username) = (grant.principal(), grant.username());
         let open = Open { connect, namespace: &port.facts.namespace, principal, username, mount };
         let opened = match self.house.router.connect(now, at, open, &mut self.matches, &mut self.post) {
@@ -395,7 +463,12 @@ impl Desk {
         peers.ready(peer);
         self.house.metrics.connected();
         if !is_transient && let Some(facts) = peers.facts(peer) {
-            let who = sys::Who { client_id: &client_id, username: username.as_deref(), protocol, address: facts.address };
+            let who = sys::Who {
+                client_id: &client_id,
+                username: username.as_deref(),
+                protocol,
+                address: facts.address,
+            };
             self.announce(now, sys::connected(now, &self.house.node, &who, keep_alive));
         }
         Answer::Connected(Box::new(Connected { client_id, session_present: opened.present, data: None }))
@@ -496,11 +569,19 @@ impl Desk {
     }
 
     /// What every driver knows of a conversation, for operators.
-    pub fn describe(client: &Client, address: SocketAddr, port: &Port, into: &mut Vec<(&'static str, String)>) {
+    pub fn describe(
+        client: &Client,
+        address: SocketAddr,
+        port: &Port,
+        into: &mut Vec<(&'static str, String)>,
+    ) {
         into.push(("address", address.to_string()));
         into.push(("listener", port.facts.name.to_string()));
         into.push(("protocol", client.protocol.to_owned()));
-        into.push(("username", client.grant.as_ref().and_then(Grant::username).unwrap_or_default().to_owned()));
+        into.push((
+            "username",
+            client.grant.as_ref().and_then(Grant::username).unwrap_or_default().to_owned(),
+        ));
         into.push(("connected_ms", client.connected_ms.to_string()));
     }
 }
@@ -526,7 +607,9 @@ fn reply<P: Peers>(
 fn may_publish(grant: &Grant, message: &Message) -> bool {
     let topic = message.topic();
     let target = topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')).map_or(topic, |(_, t)| t);
-    target != "$SYS" && !target.starts_with("$SYS/") && grant.may_publish(target, message.qos(), message.retain())
+    target != "$SYS"
+        && !target.starts_with("$SYS/")
+        && grant.may_publish(target, message.qos(), message.retain())
 }
 
 /// The listener's mountpoint with this client's names in it; None if a name would change its levels.

@@ -18,8 +18,8 @@ use slab::Slab;
 use crate::client::{Client, Rate};
 use crate::config::Limits;
 use crate::conn::{
-    AGAIN, BLOCKED, BROKEN, Conn, DIRTY, Events, Flags, HUNG_UP, LINGERING, Layered, MORE, OPENED, PAUSED, READY,
-    RESTING, Seat, UNREAD, facts,
+    AGAIN, BLOCKED, BROKEN, Conn, DIRTY, Events, Flags, HUNG_UP, LINGERING, Layered, MORE, OPENED, PAUSED,
+    READY, RESTING, Seat, UNREAD, facts,
 };
 use crate::house::{House, Port};
 use crate::layer::{Learnt, Stack};
@@ -177,8 +177,11 @@ impl Streams {
             }
             Mail::ShutDown => {
                 self.is_stopping = true;
-                let peers: Vec<Peer> =
-                    self.conns.iter().map(|(slot, c)| Peer { slot: slot as u32, generation: c.generation }).collect();
+                let peers: Vec<Peer> = self
+                    .conns
+                    .iter()
+                    .map(|(slot, c)| Peer { slot: slot as u32, generation: c.generation })
+                    .collect();
                 for peer in peers {
                     self.stop(now, peer, Stop::ShuttingDown);
                 }
@@ -407,7 +410,8 @@ impl Streams {
 
     fn input(&mut self, now: Now, slot: u32, chunk: &mut BytesMut) {
         while !chunk.is_empty() {
-            let served = self.serve(now, slot, |_, machine, out, seat| machine.input(now, seat.peer, chunk, out));
+            let served =
+                self.serve(now, slot, |_, machine, out, seat| machine.input(now, seat.peer, chunk, out));
             let Some((result, events)) = served else { return };
             match result {
                 Err(why) => return self.begin_close(now, slot, why),
@@ -427,7 +431,8 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         if !chunk.is_empty() && conn.closing.is_none() {
             // A small rest gets a box of its own size, a large one is kept as it is.
-            let rest = if chunk.capacity() > 4 * chunk.len() { BytesMut::from(&chunk[..]) } else { chunk.split() };
+            let rest =
+                if chunk.capacity() > 4 * chunk.len() { BytesMut::from(&chunk[..]) } else { chunk.split() };
             conn.rest = Some(Box::new(rest));
         }
         if chunk.capacity() <= 2 * READ {
@@ -692,7 +697,8 @@ fn due(conn: &Conn, limits: &Limits) -> Instant {
         Some((at, _)) if conn.closing.is_none() && conn.flags.has(OPENED) => at,
         _ => Instant::NEVER,
     };
-    let blocked = if conn.flags.has(BLOCKED) { conn.blocked_since + limits.write_timeout } else { Instant::NEVER };
+    let blocked =
+        if conn.flags.has(BLOCKED) { conn.blocked_since + limits.write_timeout } else { Instant::NEVER };
     machine.min(conn.hold).min(blocked)
 }
 

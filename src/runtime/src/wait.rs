@@ -21,7 +21,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub async fn drive(house: Arc<House>, id: u16) -> io::Result<()> {
     let poll = Poll::new()?;
     let mut streams = Streams::new(house.clone(), id, poll.registry().try_clone()?);
-    #[expect(deprecated, reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; mio's stays open as long as the AsyncFd owns it")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; mio's stays open as long as the AsyncFd owns it"
+    )]
     let mut poll = AsyncFd::new(poll)?;
     let mut events = Events::with_capacity(EVENTS);
     let mailbox = &house.boxes[usize::from(id)];
