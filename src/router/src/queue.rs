@@ -8,6 +8,7 @@
 //!
 //! One queue serves the connected and the absent: an absent session is not drained, a slow one seldom.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -86,7 +87,39 @@ pub(crate) enum Next<'a> {
     Release(DeliveryId),
 }
 
+/// Most spare ones that a driver keeps, and the longest queues that they keep.
+const SPARE: (usize, usize) = (512, 32);
+
+thread_local! {
+    /// A session needs this from a message's coming to its acknowledgement, and on a driver hundreds begin and end at
+    /// once: more than an allocator keeps at hand.
+    #[expect(clippy::vec_box, reason = "the boxes are what is spared")]
+    static SPARES: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Work {
+    /// An empty one.
+    pub(crate) fn fresh() -> Box<Work> {
+        SPARES.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Keeps an idle one for the next session that needs one.
+    pub(crate) fn spare(mut self: Box<Self>) {
+        self.sent = 0;
+        self.is_skewed = false;
+        let is_small = |capacity: usize| capacity <= SPARE.1;
+        if is_small(self.queue.capacity())
+            && is_small(self.inflight.capacity())
+            && is_small(self.incoming.capacity())
+        {
+            SPARES.with_borrow_mut(|spares| {
+                if spares.len() < SPARE.0 {
+                    spares.push(self);
+                }
+            });
+        }
+    }
+
     /// Another connection, or none: nothing was sent on it.
     pub(crate) fn rewind(&mut self) {
         self.sent = 0;

@@ -184,7 +184,7 @@ impl State {
         if !is_connected && !entry.is_kept() && !options.queue_qos0 {
             return Pushed::Dropped;
         }
-        let work = self.work.get_or_insert_default();
+        let work = self.work.get_or_insert_with(Work::fresh);
         let pushed = work.push(entry, is_connected, options, counts);
         if pushed == Pushed::Queued && work.is_deliverable(self.credit) {
             self.signal(post);
@@ -249,7 +249,7 @@ impl State {
 
     /// Whether this QoS 2 packet id is new; it is remembered.
     pub(crate) fn begin_once(&mut self, id: u16) -> bool {
-        self.work.get_or_insert_default().incoming.insert(id)
+        self.work.get_or_insert_with(Work::fresh).incoming.insert(id)
     }
 
     /// Forgets a QoS 2 packet id; false if it was not known.
@@ -261,8 +261,10 @@ impl State {
 
     /// An idle session keeps nothing for work.
     fn tidy(&mut self) {
-        if !self.is_signalled && self.work.as_ref().is_some_and(|w| w.is_idle()) {
-            self.work = None;
+        if !self.is_signalled
+            && let Some(idle) = self.work.take_if(|w| w.is_idle())
+        {
+            idle.spare();
         }
     }
 
