@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 type Play = fn(&[u8]);
 
 /// Every target with what it does.
-const TARGETS: [(&str, Play); 2] =
-    [("mqtt_machine", replay::mqtt_machine::play), ("mqtt_packet", replay::mqtt_packet::play)];
+const TARGETS: [(&str, Play); 4] = [
+    ("coap_machine", replay::coap_machine::play),
+    ("coap_message", replay::coap_message::play),
+    ("mqtt_machine", replay::mqtt_machine::play),
+    ("mqtt_packet", replay::mqtt_packet::play),
+];
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
