@@ -1,7 +1,6 @@
 //! What sessions cost, counted by the allocator: the router's part of the bytes of an idle connection.
 #![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
 
-#[path = "../examples/match_million/counting.rs"]
 mod counting;
 
 use std::sync::Arc;
