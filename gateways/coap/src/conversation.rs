@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gateway::{DeliveryId, Filter, Instant};
+use gateway::{Filter, Instant};
 
-use crate::frame::{Kind, Message, Token};
+use crate::exchange::Exchanges;
+use crate::frame::{Message, Token};
 use crate::request::{Identity, Operation};
+use crate::transmission::Outgoing;
 
-/// EXCHANGE_LIFETIME with the default transmission parameters (RFC 7252, 4.8.2).
-pub(crate) const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
-/// NON_LIFETIME (RFC 7252, 4.8.2).
-pub(crate) const NON_LIFETIME: Duration = Duration::from_secs(145);
 /// Longest time an observation goes without a Confirmable notification (RFC 7641, 4.5).
 pub(crate) const CONFIRM_AT_LEAST: Duration = Duration::from_secs(86_400);
 /// Every how many notifications an unauthenticated client has to confirm one (RFC 7641, 7).
@@ -27,29 +25,6 @@ pub(crate) enum Phase {
     Opening,
     /// Open.
     Open,
-}
-
-/// A request that came, remembered until its message id may come again.
-#[derive(Clone, Debug)]
-pub(crate) struct Exchange {
-    /// Message ID of the request.
-    pub(crate) id: u16,
-    /// Con or Non.
-    pub(crate) kind: Kind,
-    /// Its token.
-    pub(crate) token: Token,
-    /// May be forgotten before others: a repeated GET does no harm.
-    pub(crate) is_safe: bool,
-    /// Bytes of the request.
-    pub(crate) size: usize,
-    /// When the request's message id may be used again.
-    pub(crate) expires: Instant,
-    /// When a Confirmable request must be acknowledged without its answer; None once it is.
-    pub(crate) ack_due: Option<Instant>,
-    /// What was sent back last.
-    pub(crate) answer: Option<Vec<u8>>,
-    /// Answered to the end.
-    pub(crate) is_done: bool,
 }
 
 /// One observation (RFC 7641).
@@ -69,21 +44,15 @@ pub(crate) struct Observation {
     pub(crate) confirmed: Instant,
 }
 
-/// A Confirmable message that waits for its turn, or for its acknowledgement.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    /// What is sent.
-    pub(crate) message: Message,
-    /// The observation it notifies.
-    pub(crate) observation: Option<Token>,
-    /// The delivery that is settled with it.
-    pub(crate) delivery: Option<DeliveryId>,
-    /// Times sent again.
-    pub(crate) retries: u32,
-    /// When it is sent again.
-    pub(crate) due: Instant,
-    /// Time-out, doubled each time (4.2).
-    pub(crate) timeout: Duration,
+/// Sequence numbers have 24 bits (RFC 7641, 3.4).
+const SEQUENCE: u32 = 0xFF_FFFF;
+
+impl Observation {
+    /// The number of one more notification.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequence = (self.sequence + 1) & SEQUENCE;
+        self.sequence
+    }
 }
 
 /// What an answer of the driver is for.
@@ -136,6 +105,12 @@ pub(crate) struct Conversation {
     pub(crate) phase: Phase,
     /// Whose.
     pub(crate) who: Identity,
+    /// Who it will be when the session that is being opened is open.
+    pub(crate) next: Identity,
+    /// The same of the keep-alive.
+    pub(crate) next_keep_alive: Duration,
+    /// While a session is being opened: there is one that goes on if that fails.
+    pub(crate) goes_on: bool,
     /// Opened by POST /mqtt/connection, with this token.
     pub(crate) token: Option<String>,
     /// Of a named session.
@@ -146,8 +121,8 @@ pub(crate) struct Conversation {
     pub(crate) echo: Option<[u8; 8]>,
     /// Operations that wait for the session, by message id.
     pub(crate) waiting: VecDeque<(u16, Operation, Message)>,
-    /// Oldest first.
-    pub(crate) exchanges: VecDeque<Exchange>,
+    /// Requests that may be repeated.
+    pub(crate) exchanges: Exchanges,
     /// In the order in which they began.
     pub(crate) observations: Vec<Observation>,
     /// Number of the last subscription.
@@ -174,12 +149,15 @@ impl Conversation {
             last_id,
             phase: Phase::Without,
             who: Identity::default(),
+            next: Identity::default(),
+            next_keep_alive: keep_alive,
+            goes_on: false,
             token: None,
             keep_alive,
             is_verified: false,
             echo: None,
             waiting: VecDeque::new(),
-            exchanges: VecDeque::new(),
+            exchanges: Exchanges::default(),
             observations: Vec::new(),
             last_identifier: 0,
             outgoing: VecDeque::new(),
@@ -193,24 +171,6 @@ impl Conversation {
     pub(crate) fn next_id(&mut self) -> u16 {
         self.last_id = self.last_id.wrapping_add(1);
         self.last_id
-    }
-
-    /// The exchange of this message id, if it is remembered.
-    pub(crate) fn exchange(&mut self, id: u16) -> Option<&mut Exchange> {
-        self.exchanges.iter_mut().rev().find(|e| e.id == id)
-    }
-
-    /// Forgets exchanges whose time has passed; returns how many.
-    pub(crate) fn forget_expired(&mut self, now: Instant) -> usize {
-        let before = self.exchanges.len();
-        self.exchanges.retain(|e| e.expires > now || !e.is_done);
-        before - self.exchanges.len()
-    }
-
-    /// Makes room for one more exchange by forgetting one that does least harm; false if there is none.
-    pub(crate) fn forget_one(&mut self) -> bool {
-        let at = self.exchanges.iter().position(|e| e.is_done && (e.is_safe || e.kind == Kind::Non));
-        at.is_some_and(|at| self.exchanges.remove(at).is_some())
     }
 
     /// The observation with this token.
@@ -228,9 +188,13 @@ impl Conversation {
 
     /// When something is due: an acknowledgement, a retransmission, or the end.
     pub(crate) fn due(&self, idle: Duration) -> Instant {
-        let acks = self.exchanges.iter().filter_map(|e| e.ack_due);
         let sends = self.outgoing.front().map(|o| o.due);
-        acks.chain(sends).min().unwrap_or(Instant::NEVER).min(self.end(idle))
+        [self.exchanges.due(), sends]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Instant::NEVER)
+            .min(self.end(idle))
     }
 
     /// When the conversation ends if nothing is heard.
@@ -240,7 +204,6 @@ impl Conversation {
         }
         let patience = if self.observations.is_empty() { idle } else { CONFIRM_AT_LEAST.mul_f64(1.5) };
         // A peer that was forgotten while its message ids may come again would be answered twice.
-        let remembered = self.exchanges.iter().filter(|e| !e.is_safe).map(|e| e.expires).max();
-        (self.seen + patience).max(remembered.unwrap_or_default())
+        (self.seen + patience).max(self.exchanges.last())
     }
 }

@@ -11,28 +11,30 @@
 
 pub mod config;
 mod conversation;
+mod exchange;
 pub mod frame;
 mod observe;
 pub mod options;
 mod request;
 mod resource;
+mod session;
+mod transmission;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use gateway::{
-    Action, Answer, Close, Connect, Deadlines, Deliver, Direction, Disconnect, Drop, Factory, Facts, Flow,
-    Gateway, Instant, Now, Outbox, Peer, Refusal, Settle, Stop, Ticket,
+    Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Flow, Gateway, Instant, Now,
+    Outbox, Peer, Refusal, Settle, Stop, Ticket,
 };
 
 pub use config::{Config, NotifyType};
 
-use conversation::{Conversation, EXCHANGE_LIFETIME, Exchange, NON_LIFETIME, Outgoing, Phase, Step};
+use conversation::{Conversation, Step};
 use frame::{Code, Kind, Malformed, Message};
 use options::{BLOCK1, BLOCK2, ECHO, Wrong};
-use request::{Identity, Operation};
+use transmission::Outgoing;
 
 /// The system's randomness: fills the buffer, false if it cannot. For tokens that nobody can guess.
 pub type Random = Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>;
@@ -55,9 +57,6 @@ impl Factory for CoapFactory {
         Box::new(Coap::new(self.config.clone(), self.random.clone()))
     }
 }
-
-/// Requests of one peer that may wait for its session.
-const MAX_WAITING: usize = 8;
 
 /// See the module.
 pub struct Coap {
@@ -120,12 +119,6 @@ impl Coap {
         (self.random)(&mut bytes).then_some(bytes)
     }
 
-    /// The one place where messages leave.
-    fn send(&self, peer: Peer, message: &Message, out: &mut Outbox) {
-        message.encode(out.send(peer));
-        out.trace(peer, Direction::Out, || describe(message));
-    }
-
     fn ticket(&mut self, peer: Peer, id: u16, step: Step) -> Ticket {
         self.tickets += 1;
         if let Some(c) = self.peers.get_mut(&peer) {
@@ -138,6 +131,7 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let due = c.due(self.config.idle_timeout);
         if due < c.scheduled {
+            self.deadlines.cancel(c.scheduled, peer);
             c.scheduled = due;
             self.deadlines.set(due, peer);
         }
@@ -182,36 +176,28 @@ impl Coap {
     fn request(&mut self, now: Now, peer: Peer, request: Message, size: usize, out: &mut Outbox) {
         let (most, most_total) = (self.config.max_exchanges, self.config.max_exchanges_total);
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        self.remembered -= c.forget_expired(now.instant);
-        if let Some(exchange) = c.exchange(request.id) {
+        self.remembered -= c.exchanges.forget_expired(now.instant);
+        if let Some(exchange) = c.exchanges.repeated(now.instant, request.id) {
             // The same request again: the same answer again (4.2), and nothing for a Non-confirmable one (4.3).
-            let answer = exchange.answer.clone().filter(|_| exchange.kind == Kind::Con);
-            if let Some(answer) = answer {
-                out.send(peer).extend_from_slice(&answer);
+            if let Some(answer) = exchange.answer.as_ref().filter(|_| exchange.kind == Kind::Con) {
+                out.send(peer).extend_from_slice(answer);
             }
             return out.act(Action::Drop(peer, Drop::Duplicate));
         }
-        let is_full = c.exchanges.len() >= most || self.remembered >= most_total;
-        if is_full && !c.forget_one() {
-            out.act(Action::Drop(peer, Drop::ExchangesFull));
-            let kind = if request.kind == Kind::Con { Kind::Ack } else { Kind::Non };
-            let id = if request.kind == Kind::Con { request.id } else { c.next_id() };
-            let busy = Message { code: Code::UNAVAILABLE, token: request.token, ..Message::empty(kind, id) };
-            return self.send(peer, &busy, out);
+        if c.exchanges.len() >= most || self.remembered >= most_total {
+            if c.exchanges.forget_one() {
+                self.remembered -= 1;
+            } else {
+                out.act(Action::Drop(peer, Drop::ExchangesFull));
+                let is_con = request.kind == Kind::Con;
+                let (kind, id) = if is_con { (Kind::Ack, request.id) } else { (Kind::Non, c.next_id()) };
+                let busy =
+                    Message { code: Code::UNAVAILABLE, token: request.token, ..Message::empty(kind, id) };
+                return self.send(peer, &busy, out);
+            }
         }
-        let is_con = request.kind == Kind::Con;
-        c.exchanges.push_back(Exchange {
-            id: request.id,
-            kind: request.kind,
-            token: request.token,
-            is_safe: request.code == Code::GET,
-            size,
-            expires: now.instant + if is_con { EXCHANGE_LIFETIME } else { NON_LIFETIME },
-            ack_due: is_con.then(|| now.instant + self.config.processing_delay),
-            answer: None,
-            is_done: false,
-        });
-        self.remembered += usize::from(!is_full);
+        let is_more = c.exchanges.begin(now.instant, &request, size, self.config.processing_delay);
+        self.remembered += usize::from(is_more);
         let id = request.id;
         if let Err(response) = self.begin(now, peer, request, out) {
             self.answer(now, peer, id, response, out);
@@ -224,6 +210,10 @@ impl Coap {
             Wrong::BadOption => Response::error(Code::BAD_OPTION, "an option is not known or not right"),
             Wrong::Proxying => Response::error(Code::PROXYING, "this is no proxy"),
         })?;
+        // Size exponent 7 is reserved (RFC 7959, 2.2).
+        if [BLOCK1, BLOCK2].iter().any(|n| request.uint(*n).is_some_and(|b| b & 7 == 7)) {
+            return Err(Response::error(Code::BAD_REQUEST, "this is no block size"));
+        }
         // Bodies of more than one datagram: more flag or block number (RFC 7959, 2.2).
         if request.uint(BLOCK1).is_some_and(|b| b & 8 != 0 || b >> 4 > 0) {
             return Err(Response::error(Code::TOO_LARGE, "a body must fit in one datagram"));
@@ -242,283 +232,70 @@ impl Coap {
         self.authorise(now, peer, request, operation, who, out)
     }
 
-    /// Finds the session that the operation runs in, or opens it.
-    fn authorise(
-        &mut self,
-        now: Now,
-        peer: Peer,
-        request: Message,
-        operation: Operation,
-        who: Identity,
-        out: &mut Outbox,
-    ) -> Result<(), Response> {
-        let Some(c) = self.peers.get_mut(&peer) else { return Ok(()) };
-        let unauthorised = |text| Err(Response::error(Code::UNAUTHORIZED, text));
-        if let Operation::Connect { keep_alive } = operation {
-            if c.phase == Phase::Opening {
-                return Err(Response::error(Code::UNAVAILABLE, "a session is being opened"));
-            }
-            c.keep_alive = keep_alive;
-            self.open(peer, request.id, who, Step::Connect, out);
-            return Ok(());
-        }
-        if let Some(token) = &who.token {
-            let is_theirs = c.phase == Phase::Open
-                && c.who.client_id == who.client_id
-                && c.token.as_ref().is_some_and(|t| is_same(t, token));
-            if !is_theirs {
-                return unauthorised("client id and token do not belong to a session here");
-            }
-            c.is_verified = true;
-        } else if who.client_id.is_some() && c.token.is_some() && c.who.client_id != who.client_id {
-            return unauthorised("another client is connected here");
-        }
-        let is_named = c.token.is_some();
-        let is_other = who.token.is_none() && !is_named && who.client_id.is_some() && c.who != who;
-        match c.phase {
-            Phase::Open if !is_other => {
-                self.perform(now, peer, request, operation, out);
-                return Ok(());
-            }
-            Phase::Opening if is_other || c.waiting.len() >= MAX_WAITING => {
-                return Err(Response::error(Code::UNAVAILABLE, "a session is being opened"));
-            }
-            _ => {}
-        }
-        let id = request.id;
-        let is_opening = c.phase == Phase::Opening;
-        c.waiting.push_back((id, operation, request));
-        if !is_opening {
-            self.open(peer, id, who, Step::Open, out);
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, peer: Peer, id: u16, who: Identity, step: Step, out: &mut Outbox) {
-        let is_named = matches!(step, Step::Connect);
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        c.phase = Phase::Opening;
-        c.token = None;
-        c.observations.clear();
-        let client_id = match &who.client_id {
-            Some(id) => id.as_str().into(),
-            None => format!("coap-{}-{}", c.address.ip(), c.address.port()).into(),
-        };
-        let connect = Connect {
-            client_id,
-            username: who.username.as_deref().map(Into::into),
-            password: who.password.as_ref().map(|p| Bytes::copy_from_slice(p.as_bytes())),
-            method: None,
-            clean_start: true,
-            expiry: Duration::ZERO,
-            // NSTART (RFC 7252, 4.7).
-            credit: 1,
-            will: None,
-            protocol: "CoAP",
-            keep_alive: u16::try_from(c.keep_alive.as_secs()).unwrap_or(u16::MAX),
-            is_transient: !is_named,
-        };
-        c.who = who;
-        let ticket = self.ticket(peer, id, step);
-        out.act(Action::Connect(peer, ticket, Box::new(connect)));
-    }
-
-    fn opened_session(
-        &mut self,
-        now: Now,
-        peer: Peer,
-        id: u16,
-        is_named: bool,
-        answer: Answer,
-        out: &mut Outbox,
-    ) {
-        let refused = match answer {
-            Answer::Connected(_) => None,
-            Answer::Refused(why) => Some(Response::error(code(why), "not let in")),
-            _ => Some(Response::new(Code::INTERNAL)),
-        };
-        let token = if is_named { self.random::<16>() } else { None };
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        let waiting = std::mem::take(&mut c.waiting);
-        if let Some(response) = refused {
-            c.phase = Phase::Without;
-            c.who = Identity::default();
-            for (id, ..) in &waiting {
-                self.answer(now, peer, *id, response.clone(), out);
-            }
-            if is_named {
-                self.answer(now, peer, id, response, out);
-            }
-            return;
-        }
-        c.phase = Phase::Open;
-        if is_named {
-            let Some(token) = token else {
-                return self.answer(now, peer, id, Response::new(Code::UNAVAILABLE), out);
-            };
-            let token: String = token.iter().map(|b| format!("{b:02x}")).collect();
-            c.token = Some(token.clone());
-            let response = Response { payload: token.into_bytes(), ..Response::new(Code::CREATED) };
-            self.answer(now, peer, id, response, out);
-        }
-        for (_, operation, request) in waiting {
-            self.perform(now, peer, request, operation, out);
-        }
-    }
-
     /// Sends the answer to the request with this message id, in its acknowledgement if that was not sent yet.
     fn answer(&mut self, now: Now, peer: Peer, id: u16, response: Response, out: &mut Outbox) {
-        let challenge = self.random::<8>();
-        let limit = self.config.amplification_limit;
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        let next = c.next_id();
-        let is_open_to_spoofing = limit && !c.is_verified && !c.address.ip().is_loopback();
-        let Some(exchange) = c.exchange(id) else { return };
-        let (kind, token, size) = (exchange.kind, exchange.token, exchange.size);
-        let is_acked = exchange.ack_due.is_none();
-        let (kind, message_id) = match kind {
-            Kind::Con if is_acked => (Kind::Con, next),
+        self.is_answered(now, peer, id, response, out);
+    }
+
+    /// As `answer`; false if the answer was not sent: the peer was asked to prove its address, or is answered already.
+    fn is_answered(&mut self, now: Now, peer: Peer, id: u16, response: Response, out: &mut Outbox) -> bool {
+        let is_open_to_spoofing = self.is_open_to_spoofing(peer);
+        let Some(c) = self.peers.get_mut(&peer) else { return false };
+        let Some(exchange) = c.exchanges.open(id) else { return false };
+        let (token, size) = (exchange.token, exchange.size);
+        let is_separate = exchange.kind == Kind::Con && exchange.is_acknowledged;
+        let (kind, message_id) = match exchange.kind {
+            Kind::Con if is_separate => (Kind::Con, c.next_id()),
             Kind::Con => (Kind::Ack, id),
-            _ => (Kind::Non, next),
+            _ => (Kind::Non, c.next_id()),
         };
         let mut message = Message { code: response.code, token, ..Message::empty(kind, message_id) };
         response.options.iter().for_each(|(number, value)| message.add(*number, value));
         message.payload = response.payload;
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        // Who may be spoofed is not sent much more than it sent (RFC 9175, 2.4).
-        if is_open_to_spoofing && bytes.len() > (3 * size).max(136) {
+        let is_too_much = is_open_to_spoofing && bytes.len() > (3 * size).max(136);
+        if is_too_much {
             message.code = Code::UNAUTHORIZED;
             message.options.clear();
             message.payload.clear();
-            if let Some(echo) = challenge {
-                c.echo = Some(echo);
+            if let Some(echo) = self.challenge(peer) {
                 message.add(ECHO, &echo);
             }
             bytes.clear();
             message.encode(&mut bytes);
         }
-        let Some(exchange) = c.exchange(id) else { return };
-        exchange.is_done = true;
-        exchange.ack_due = None;
-        if kind == Kind::Con {
-            let out_of_band = Outgoing {
-                message,
-                observation: None,
-                delivery: None,
-                retries: 0,
-                due: now.instant,
-                timeout: Duration::ZERO,
-            };
-            return self.enqueue(now, peer, out_of_band, out);
-        }
-        exchange.answer = Some(bytes);
-        self.send(peer, &message, out);
-    }
-
-    /// Sends a Confirmable message as soon as the one before it is acknowledged (NSTART = 1).
-    fn enqueue(&mut self, now: Now, peer: Peer, outgoing: Outgoing, out: &mut Outbox) {
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        c.outgoing.push_back(outgoing);
-        if c.outgoing.len() == 1 {
-            self.transmit(now, peer, out);
-        }
-    }
-
-    /// Sends the first of the Confirmable messages for the first time.
-    fn transmit(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
-        // ACK_TIMEOUT times 1 to ACK_RANDOM_FACTOR, which is 1.5 (4.8).
-        let spread = f64::from(u16::from_be_bytes(self.random::<2>().unwrap_or_default())) / 65_536.0;
-        let timeout = self.config.ack_timeout.mul_f64(1.0 + spread / 2.0);
-        let Some(first) = self.peers.get_mut(&peer).and_then(|c| c.outgoing.front_mut()) else { return };
-        first.timeout = timeout;
-        first.due = now.instant + timeout;
-        let message = first.message.clone();
-        self.send(peer, &message, out);
-    }
-
-    /// The first of the Confirmable messages is done with.
-    fn finish(&mut self, now: Now, peer: Peer, how: Settle, out: &mut Outbox) -> Option<Outgoing> {
-        let c = self.peers.get_mut(&peer)?;
-        let done = c.outgoing.pop_front()?;
-        // A delivery that became several notifications is settled with the last of them.
-        if let Some(id) = done.delivery
-            && !c.outgoing.iter().any(|o| o.delivery == Some(id))
-        {
-            out.act(Action::Settle(peer, id, how));
-        }
-        if !c.outgoing.is_empty() {
-            self.transmit(now, peer, out);
-        }
-        Some(done)
-    }
-
-    fn acknowledged(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        if c.outgoing.front().is_none_or(|o| o.message.id != id) {
-            return out.act(Action::Drop(peer, Drop::Unexpected));
-        }
-        // Only who receives at this address knows the message id.
-        c.is_verified = true;
-        self.finish(now, peer, Settle::Done, out);
-    }
-
-    /// A Reset to a notification cancels its observation (RFC 7641, 3.6).
-    fn reset(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        let token = if c.outgoing.front().is_some_and(|o| o.message.id == id) {
-            self.finish(now, peer, Settle::Refused, out).and_then(|o| o.observation)
-        } else {
-            c.recent.iter().find(|(i, _)| *i == id).map(|(_, token)| *token)
-        };
-        match token {
-            Some(token) => self.cancel(now, peer, token, out),
-            None => out.act(Action::Drop(peer, Drop::Unexpected)),
-        }
-    }
-
-    fn look_at(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
-        let most = self.config.max_retransmit;
-        let idle = self.config.idle_timeout;
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        if c.end(idle) <= now.instant {
-            let why = if c.token.is_some() { Close::KeepAlive } else { Close::Idle };
-            if c.phase == Phase::Open && why == Close::Idle {
-                out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
+        let Some(c) = self.peers.get_mut(&peer) else { return false };
+        c.exchanges.acknowledged(id);
+        if let Some(exchange) = c.exchanges.open(id) {
+            exchange.is_done = true;
+            if !is_separate {
+                exchange.answer = Some(bytes.into());
             }
-            return out.act(Action::Close(peer, why));
         }
-        let mut acks = Vec::new();
-        for exchange in c.exchanges.iter_mut().filter(|e| e.ack_due.is_some_and(|at| at <= now.instant)) {
-            // The answer takes longer: it follows in a message of its own (RFC 7252, 5.2.2).
-            exchange.ack_due = None;
-            let ack = Message::empty(Kind::Ack, exchange.id);
-            let mut bytes = Vec::new();
-            ack.encode(&mut bytes);
-            exchange.answer = Some(bytes);
-            acks.push(ack);
+        if is_separate {
+            self.enqueue(now, peer, Outgoing::new(message), out);
+        } else {
+            self.send(peer, &message, out);
         }
-        let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else {
-            return acks.iter().for_each(|ack| self.send(peer, ack, out));
-        };
-        if first.retries < most {
-            first.retries += 1;
-            first.timeout *= 2;
-            first.due = now.instant + first.timeout;
-            acks.push(first.message.clone());
-            return acks.iter().for_each(|m| self.send(peer, m, out));
-        }
-        acks.iter().for_each(|ack| self.send(peer, ack, out));
-        // Nobody is there any more (RFC 7641, 4.5).
-        if let Some(token) = self.finish(now, peer, Settle::Refused, out).and_then(|o| o.observation) {
-            self.cancel(now, peer, token, out);
-        }
+        !is_too_much
     }
-}
 
-/// Compares without telling by the time it takes how much was right.
-fn is_same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |d, (x, y)| d | (x ^ y)) == 0
+    /// Whether somebody else may have written this peer's address: it is not sent much more than came from there
+    /// (RFC 9175, 2.4). Nobody outside can write loopback's.
+    pub(crate) fn is_open_to_spoofing(&self, peer: Peer) -> bool {
+        let is_open = |c: &Conversation| !c.is_verified && !c.address.ip().is_loopback();
+        self.config.amplification_limit && self.peers.get(&peer).is_some_and(|c| is_open(c))
+    }
+
+    /// What the peer is to send back in an Echo option; the same until it did, so that requests sent at the same time do
+    /// not spoil each other's.
+    fn challenge(&mut self, peer: Peer) -> Option<[u8; 8]> {
+        let fresh = self.random::<8>();
+        let c = self.peers.get_mut(&peer)?;
+        c.echo = c.echo.or(fresh);
+        c.echo
+    }
 }
 
 /// A message for `tidegate trace`; queries, which may hold a password, are left out.
@@ -578,14 +355,7 @@ impl Gateway for Coap {
             Stop::TakenOver | Stop::Kicked => Code::UNAUTHORIZED,
             Stop::ShuttingDown | Stop::RateLimited | Stop::SlowPeer => Code::UNAVAILABLE,
         };
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        // An error ends an observation (RFC 7641, 4.2).
-        let tokens: Vec<_> = c.observations.drain(..).map(|o| o.token).collect();
-        for token in tokens {
-            let Some(id) = self.peers.get_mut(&peer).map(|c| c.next_id()) else { return };
-            let message = Message { code, token, ..Message::empty(Kind::Non, id) };
-            self.send(peer, &message, out);
-        }
+        self.end_observations(peer, code, out);
     }
 
     fn closed(&mut self, _: Now, peer: Peer, _: &mut Outbox) {

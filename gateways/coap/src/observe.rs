@@ -1,19 +1,19 @@
 //! Observations (RFC 7641): how they begin, what they are told, and how they end.
 
 use gateway::{
-    Action, Delivery, Drop, Filter, Instant, Message as Published, Now, Outbox, Peer, Qos, Refusal, Settle,
-    Subscribe,
+    Action, Delivery, Drop, Filter, Message as Published, Now, Outbox, Peer, Qos, Refusal, Settle, Subscribe,
 };
 
 use crate::config::NotifyType;
-use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Outgoing, Phase, Step};
+use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Step};
 use crate::frame::{Code, Kind, Message, Token};
 use crate::options::{LOCATION_PATH, OBSERVE};
 use crate::resource::{uint, value_options};
+use crate::transmission::Outgoing;
 use crate::{Coap, Response, code};
 
-/// Sequence numbers have 24 bits (RFC 7641, 3.4).
-const SEQUENCE: u32 = 0xFF_FFFF;
+/// Notifications of QoS 0 that may wait at a peer: the newest of each topic.
+const MAX_WAITING: usize = 64;
 
 impl Coap {
     /// GET with Observe 0: the subscription first, then the value it begins with, so that nothing falls between.
@@ -33,21 +33,20 @@ impl Coap {
         let token = request.token;
         let sequence = c.observation(token).map_or(1, |o| o.sequence);
         if c.observation(token).is_some_and(|o| o.filter != filter) {
-            self.cancel(now, peer, token, out);
+            self.cancel(peer, token, out);
         }
         let Some(c) = self.peers.get_mut(&peer) else { return };
+        // What waits in the session's queue bears the number that the subscription had.
+        let identifier = c.observations.iter().find(|o| o.filter == filter).map(|o| o.identifier);
         c.observations.retain(|o| o.token != token);
         if c.observations.len() >= most {
             let response = Response::error(Code::UNAVAILABLE, "too many observations");
             return self.answer(now, peer, request.id, response, out);
         }
-        let identifier = match c.observations.iter().find(|o| o.filter == filter) {
-            Some(same) => same.identifier,
-            None => {
-                c.last_identifier = c.last_identifier % 268_435_455 + 1;
-                c.last_identifier
-            }
-        };
+        let identifier = identifier.unwrap_or_else(|| {
+            c.last_identifier = c.last_identifier % 268_435_455 + 1;
+            c.last_identifier
+        });
         c.observations.push(Observation {
             token,
             filter: filter.clone(),
@@ -67,8 +66,11 @@ impl Coap {
         };
         let ticket = self.ticket(peer, request.id, Step::Subscribe { token });
         out.act(Action::Subscribe(peer, ticket, vec![subscribe]));
-        let ticket = self.ticket(peer, request.id, Step::First { token, is_wanted: wants_retained });
-        out.act(Action::Retained(peer, ticket, filter, 1));
+        // Shared subscriptions begin with nothing (MQTT 5.0, 4.8.2).
+        let is_wanted = wants_retained && filter.group().is_none();
+        let limit = if filter.has_wildcard() { MAX_WAITING } else { 1 };
+        let ticket = self.ticket(peer, request.id, Step::First { token, is_wanted });
+        out.act(Action::Retained(peer, ticket, filter, limit));
     }
 
     /// The subscription stands, or there is no observation.
@@ -92,36 +94,46 @@ impl Coap {
         self.answer(now, peer, id, Response::error(code(why), "cannot be observed"), out);
     }
 
-    /// The first response of an observation: the retained value, or an empty one.
+    /// The first response of an observation: the retained value, or an empty one. A wildcard's further values follow as
+    /// notifications, at the pace at which they are acknowledged.
     pub(crate) fn first(
         &mut self,
         now: Now,
         peer: Peer,
         id: u16,
         token: Token,
-        found: Option<&(Box<str>, Published)>,
+        found: &[(Box<str>, Published)],
         out: &mut Outbox,
     ) {
         let most = self.config.max_payload;
         let Some(c) = self.peers.get_mut(&peer) else { return };
         // Refused meanwhile: answered then.
         let Some(observation) = c.observation(token) else { return };
-        observation.sequence = (observation.sequence + 1) & SEQUENCE;
         let mut response = Response::new(Code::CONTENT);
-        response.options.push((OBSERVE, uint(observation.sequence)));
+        response.options.push((OBSERVE, uint(observation.next_sequence())));
         let is_wild = observation.filter.has_wildcard();
-        if let Some((topic, message)) = found.filter(|(_, m)| m.payload().len() <= most) {
+        let mut fitting = found.iter().filter(|(_, m)| m.payload().len() <= most);
+        if let Some((topic, message)) = fitting.next() {
             response.options.extend(value_options(now, message));
             if is_wild {
                 response.options.extend(location(topic));
             }
             response.payload = message.payload().to_vec();
         }
-        self.answer(now, peer, id, response, out);
+        if !self.is_answered(now, peer, id, response, out) {
+            // Asked to prove its address first, it comes again.
+            return self.cancel(peer, token, out);
+        }
+        for (topic, message) in fitting {
+            let (qos, subscriptions) = (Qos::AtLeastOnce, &[][..]);
+            let delivery =
+                Delivery { id: None, message, topic, qos, retain: true, duplicate: false, subscriptions };
+            self.notify_one(now, peer, token, &delivery, out);
+        }
     }
 
     /// Ends an observation, and the subscription if no other observation shares it.
-    pub(crate) fn cancel(&mut self, _: Now, peer: Peer, token: Token, out: &mut Outbox) {
+    pub(crate) fn cancel(&mut self, peer: Peer, token: Token, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(at) = c.observations.iter().position(|o| o.token == token) else { return };
         let gone = c.observations.remove(at);
@@ -143,7 +155,7 @@ impl Coap {
                 out.act(Action::Settle(peer, id, Settle::Done));
             }
         }
-        if c.phase == Phase::Open && !c.observations.iter().any(|o| o.identifier == gone.identifier) {
+        if !c.observations.iter().any(|o| o.identifier == gone.identifier) {
             let ticket = self.ticket(peer, 0, Step::Nothing);
             out.act(Action::Unsubscribe(peer, ticket, vec![gone.filter]));
         }
@@ -167,6 +179,10 @@ impl Coap {
             }
             return;
         }
+        // A spoofed address would be sent more than was sent from it.
+        if self.is_open_to_spoofing(peer) {
+            self.ping(now, peer, out);
+        }
         let mut is_confirmed = false;
         for token in tokens {
             is_confirmed |= self.notify_one(now, peer, token, d, out);
@@ -180,11 +196,11 @@ impl Coap {
     /// Returns whether the notification is Confirmable.
     fn notify_one(&mut self, now: Now, peer: Peer, token: Token, d: &Delivery<'_>, out: &mut Outbox) -> bool {
         let notify_type = self.config.notify_type;
+        let is_unproven = self.is_open_to_spoofing(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let is_stranger = c.who.username.is_none();
         let id = c.next_id();
         let Some(o) = c.observation(token) else { return false };
-        o.sequence = (o.sequence + 1) & SEQUENCE;
         let wants = match notify_type {
             NotifyType::Qos => d.qos > Qos::AtMostOnce,
             NotifyType::Con => true,
@@ -202,29 +218,38 @@ impl Coap {
         }
         let kind = if is_con { Kind::Con } else { Kind::Non };
         let mut message = Message { code: Code::CONTENT, token, ..Message::empty(kind, id) };
-        message.add(OBSERVE, &uint(o.sequence));
         let options = value_options(now, d.message);
         options.iter().for_each(|(number, value)| message.add(*number, value));
         if o.filter.has_wildcard() {
             location(d.topic).iter().for_each(|(number, value)| message.add(*number, value));
         }
         message.payload = d.message.payload().to_vec();
-        if d.id.is_none() && c.outgoing.front().is_some_and(|f| f.observation == Some(token)) {
-            // While a Confirmable one is in flight only the newest state waits (RFC 7641, 4.5.2).
-            message.kind = Kind::Con;
-            let is_older = |o: &&mut Outgoing| o.observation == Some(token) && o.delivery.is_none();
-            if let Some(older) = c.outgoing.iter_mut().skip(1).find(is_older) {
-                older.message = message;
-                return true;
+        let is_busy = is_unproven || c.outgoing.iter().any(|o| o.observation == Some(token));
+        if !is_con && (d.id.is_some() || !is_busy) {
+            if let Some(o) = c.observation(token) {
+                message.add_uint(OBSERVE, o.next_sequence());
             }
-        } else if !is_con {
             c.remember(id, token);
             self.send(peer, &message, out);
             return false;
         }
-        let (due, timeout) = (Instant::NEVER, std::time::Duration::ZERO);
-        let outgoing =
-            Outgoing { message, observation: Some(token), delivery: d.id, retries: 0, due, timeout };
+        message.kind = Kind::Con;
+        if d.id.is_none() {
+            // While a Confirmable one is in flight only the newest state of a topic waits (RFC 7641, 4.5.2).
+            let mut index = 0;
+            c.outgoing.retain(|o| {
+                index += 1;
+                let is_same = |o: &Outgoing| o.message.all(LOCATION_PATH).eq(message.all(LOCATION_PATH));
+                index == 1 || o.observation != Some(token) || o.delivery.is_some() || !is_same(o)
+            });
+            if c.outgoing.len() > MAX_WAITING {
+                out.act(Action::Drop(peer, Drop::SlowPeer));
+                return false;
+            }
+        }
+        let mut outgoing = Outgoing::new(message);
+        outgoing.observation = Some(token);
+        outgoing.delivery = d.id;
         self.enqueue(now, peer, outgoing, out);
         true
     }

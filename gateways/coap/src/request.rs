@@ -42,6 +42,14 @@ pub(crate) enum Operation {
     Discover { query: Option<(String, String)> },
 }
 
+impl Operation {
+    /// Whether it does nothing that somebody else at the client's address could not do as well: reading what is served,
+    /// and ending an observation, for which a Reset is enough.
+    pub(crate) fn is_harmless(&self) -> bool {
+        matches!(self, Operation::Discover { .. } | Operation::Cancel { .. })
+    }
+}
+
 /// A refusal with its words.
 pub(crate) type Refused = (Code, &'static str);
 

@@ -45,7 +45,7 @@ impl Coap {
                 self.observe(now, peer, &request, filter, qos, (no_local, wants_retained), out);
             }
             Operation::Cancel { topic } => {
-                self.cancel(now, peer, request.token, out);
+                self.cancel(peer, request.token, out);
                 // Answered as a plain GET (RFC 7641, 3.6); a filter has no value of its own.
                 if check_name(&topic).is_ok() {
                     self.read(now, peer, id, &topic, request.uint(ACCEPT), out);
@@ -56,11 +56,11 @@ impl Coap {
             Operation::Heartbeat => self.answer(now, peer, id, Response::new(Code::CHANGED), out),
             Operation::Disconnect => {
                 out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
+                self.end_observations(peer, Code::UNAUTHORIZED, out);
                 if let Some(c) = self.peers.get_mut(&peer) {
                     c.phase = Phase::Without;
                     c.token = None;
                     c.who = Identity::default();
-                    c.observations.clear();
                 }
                 self.answer(now, peer, id, Response::new(Code::DELETED), out);
             }
@@ -102,7 +102,7 @@ impl Coap {
                 return self.subscribed(now, peer, id, token, results.first().copied(), out);
             }
             (Step::First { token, is_wanted }, Answer::Retained(found)) => {
-                return self.first(now, peer, id, token, found.first().filter(|_| is_wanted), out);
+                return self.first(now, peer, id, token, if is_wanted { &found } else { &[] }, out);
             }
             (Step::Discover { query }, Answer::Retained(found)) => {
                 self.links(found.iter().map(|(topic, m)| (&**topic, m)), query.as_ref())
@@ -133,7 +133,7 @@ impl Coap {
     }
 
     /// `/.well-known/core` (RFC 6690), as much of it as fits.
-    fn links<'a>(
+    pub(crate) fn links<'a>(
         &self,
         topics: impl Iterator<Item = (&'a str, &'a Published)>,
         query: Option<&(String, String)>,

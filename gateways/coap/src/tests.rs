@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::options::{CONTENT_FORMAT, OBSERVE, URI_PATH, URI_QUERY};
 use frame::Token;
@@ -16,6 +18,10 @@ struct Bench {
     closed: Vec<Close>,
     retained: Vec<(Box<str>, Published)>,
     identifier: u32,
+    /// What Connect is answered, if not yes.
+    refusal: Option<Refusal>,
+    /// Publications are not answered while this is set; their tickets.
+    held: Option<Vec<Ticket>>,
 }
 
 fn bench() -> Bench {
@@ -53,6 +59,8 @@ fn bench_at(address: &str) -> Bench {
         closed: vec![],
         retained: vec![],
         identifier: 0,
+        refusal: None,
+        held: None,
     }
 }
 
@@ -76,11 +84,15 @@ impl Bench {
     }
 
     fn deliver(&mut self, qos: Qos, payload: &[u8]) -> Vec<Message> {
-        let message = Published::new(self.now, "a/b", payload).with_qos(qos);
+        self.deliver_to("a/b", qos, payload)
+    }
+
+    fn deliver_to(&mut self, topic: &str, qos: Qos, payload: &[u8]) -> Vec<Message> {
+        let message = Published::new(self.now, topic, payload).with_qos(qos);
         let d = Delivery {
             id: (qos > Qos::AtMostOnce).then_some(DeliveryId(1)),
             message: &message,
-            topic: "a/b",
+            topic,
             qos,
             retain: false,
             duplicate: false,
@@ -94,6 +106,9 @@ impl Bench {
         while !self.out.actions.is_empty() {
             for action in std::mem::take(&mut self.out.actions) {
                 let (ticket, answer) = match action {
+                    Action::Connect(_, t, _) if self.refusal.is_some() => {
+                        (t, Answer::Refused(self.refusal.unwrap()))
+                    }
                     Action::Connect(_, t, c) => {
                         let connected =
                             Connected { client_id: c.client_id, session_present: false, data: None };
@@ -107,6 +122,10 @@ impl Bench {
                             m.qos(),
                             m.retain(),
                         ));
+                        if let Some(held) = &mut self.held {
+                            held.push(p.ticket.unwrap());
+                            continue;
+                        }
                         (p.ticket.unwrap(), Answer::Published(1))
                     }
                     Action::Subscribe(_, t, list) => {
@@ -316,7 +335,7 @@ fn an_idle_stranger_is_forgotten() {
     b.pass(2);
     assert_eq!(b.closed, [Close::Idle]);
     b.machine.closed(b.now, b.peer, &mut b.out);
-    assert_eq!((b.machine.peers.len(), b.machine.remembered), (0, 0));
+    assert_eq!((b.machine.peers.len(), b.machine.remembered, b.machine.deadlines.len()), (0, 0, 0));
 }
 
 #[test]
@@ -343,6 +362,225 @@ fn discovery_lists_topics_that_hold_a_value() {
     assert!(text.contains("</ps/a/b%20c>;rt=\"tidegate.topic\";obs"), "{text}");
     let sent = b.send(&request(Kind::Con, Code::GET, 2, &[".well-known", "core"], &["rt=core.ps"]));
     assert_eq!(sent[0].payload, b"</ps>;rt=\"core.ps\";ct=40");
+}
+
+#[test]
+fn an_answer_that_takes_longer_follows_its_acknowledgement() {
+    // RFC 7252, 5.2.2
+    let mut b = bench();
+    b.held = Some(vec![]);
+    let put = request(Kind::Con, Code::PUT, 1, &["ps", "a"], &[]);
+    assert!(b.send(&put).is_empty());
+    assert!(b.send(&put).is_empty());
+    assert_eq!(b.pass(1), [Message::empty(Kind::Ack, 1)]);
+    let ticket = b.held.take().unwrap()[0];
+    b.machine.reply(b.now, b.peer, ticket, Answer::Published(1), &mut b.out);
+    let sent = b.run();
+    assert_eq!((sent[0].kind, sent[0].code, sent[0].token), (Kind::Con, Code::CHANGED, put.token));
+    assert_eq!(b.pass(4), sent);
+    assert_eq!(b.send(&put), [Message::empty(Kind::Ack, 1)]);
+    b.send(&Message::empty(Kind::Ack, sent[0].id));
+    assert!(b.pass(60).is_empty());
+    assert_eq!(b.published.len(), 1);
+}
+
+#[test]
+fn a_failed_login_leaves_the_session_as_it_was() {
+    let mut b = bench();
+    let sent = b.send(&request(Kind::Con, Code::POST, 1, &["mqtt", "connection"], &["c=dev"]));
+    let token = format!("t={}", std::str::from_utf8(&sent[0].payload).unwrap());
+    let mut first = request(Kind::Con, Code::GET, 2, &["ps", "a", "b"], &["c=dev", &token]);
+    first.add_uint(OBSERVE, 0);
+    assert_eq!(b.send(&first)[0].code, Code::CONTENT);
+    b.refusal = Some(Refusal::BadCredentials);
+    let sent = b.send(&request(Kind::Con, Code::POST, 3, &["mqtt", "connection"], &["c=dev", "p=guess"]));
+    assert_eq!((sent.len(), sent[0].code), (1, Code::UNAUTHORIZED));
+    assert_eq!(b.deliver(Qos::AtMostOnce, b"1")[0].payload, b"1");
+    let put = request(Kind::Con, Code::PUT, 4, &["ps", "a"], &["c=dev", &token]);
+    assert_eq!(b.send(&put)[0].code, Code::CHANGED);
+}
+
+#[test]
+fn nobody_acts_in_a_named_session_without_its_token() {
+    let mut b = bench();
+    b.send(&request(Kind::Con, Code::POST, 1, &["mqtt", "connection"], &["c=dev"]));
+    for (id, query) in [(2, &[][..]), (3, &["c=dev"]), (4, &["c=other"]), (5, &["c=dev", "t=guess"])] {
+        let sent = b.send(&request(Kind::Con, Code::PUT, id, &["ps", "a"], query));
+        assert_eq!(sent[0].code, Code::UNAUTHORIZED, "{query:?}");
+    }
+    assert!(b.published.is_empty());
+    let sent = b.send(&request(Kind::Con, Code::GET, 6, &[".well-known", "core"], &[]));
+    assert_eq!(sent[0].code, Code::CONTENT);
+}
+
+#[test]
+fn other_credentials_open_another_session_and_end_what_the_first_observed() {
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "b"]));
+    let notified = b.deliver(Qos::AtLeastOnce, b"1");
+    b.refusal = Some(Refusal::BadCredentials);
+    let put = |id, query: &[&str]| request(Kind::Con, Code::PUT, id, &["ps", "a"], query);
+    assert_eq!(b.send(&put(6, &["c=x", "u=alice", "p=guess"]))[0].code, Code::UNAUTHORIZED);
+    assert!(b.published.is_empty());
+    b.refusal = None;
+    let sent = b.send(&put(7, &["c=x", "u=alice", "p=right"]));
+    assert_eq!((sent[0].code, sent[0].token), (Code::UNAUTHORIZED, Token::new(&[5])));
+    assert_eq!(sent[1].code, Code::CHANGED);
+    // The delivery was the first session's: its number may mean something else by now.
+    b.send(&Message::empty(Kind::Ack, notified[0].id));
+    assert!(b.settled.is_empty());
+}
+
+#[test]
+fn what_is_served_is_told_to_who_is_not_let_in() {
+    let mut b = bench();
+    b.refusal = Some(Refusal::NotAuthorised);
+    let sent = b.send(&request(Kind::Con, Code::GET, 1, &[".well-known", "core"], &["rt=core.ps"]));
+    assert_eq!((sent[0].code, &sent[0].payload[..]), (Code::CONTENT, &b"</ps>;rt=\"core.ps\";ct=40"[..]));
+    let sent = b.send(&request(Kind::Con, Code::GET, 2, &["ps", "a"], &[]));
+    assert_eq!(sent[0].code, Code::FORBIDDEN);
+}
+
+#[test]
+fn after_a_reset_nothing_more_is_sent() {
+    // RFC 7641, 3.6
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "b"]));
+    let sent = b.deliver(Qos::AtLeastOnce, b"1");
+    assert!(b.deliver(Qos::AtMostOnce, b"2").is_empty());
+    assert!(b.send(&Message::empty(Kind::Rst, sent[0].id)).is_empty());
+    assert_eq!((b.unsubscribed, &b.settled[..]), (1, &[(DeliveryId(1), Settle::Refused)][..]));
+    assert!(b.pass(250).is_empty());
+}
+
+#[test]
+fn while_one_is_in_flight_the_newest_of_each_topic_waits() {
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "+"]));
+    let mut flying = b.deliver_to("a/b", Qos::AtLeastOnce, b"1");
+    for (topic, payload) in [("a/b", b"2"), ("a/c", b"3"), ("a/b", b"4"), ("a/c", b"5")] {
+        assert!(b.deliver_to(topic, Qos::AtMostOnce, payload).is_empty());
+    }
+    let (mut seen, mut last) = (Vec::new(), 0);
+    while let Some(m) = flying.pop() {
+        assert!(m.uint(OBSERVE).unwrap() > last);
+        last = m.uint(OBSERVE).unwrap();
+        flying = b.send(&Message::empty(Kind::Ack, m.id));
+        seen.extend(m.payload);
+    }
+    assert_eq!(seen, b"145");
+}
+
+#[test]
+fn what_waits_at_a_peer_that_does_not_answer_is_bounded() {
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "+"]));
+    b.deliver_to("a/b", Qos::AtLeastOnce, b"1");
+    for n in 0..1000 {
+        b.deliver_to(&format!("a/{n}"), Qos::AtMostOnce, b"2");
+    }
+    assert_eq!(b.machine.peers[&b.peer].outgoing.len(), 65);
+}
+
+#[test]
+fn a_wildcard_begins_with_every_retained_value() {
+    let mut b = bench();
+    let value = |topic: &str| (topic.into(), Published::new(Now::default(), topic, topic.as_bytes()));
+    b.retained = vec![value("a/b"), value("a/c"), value("a/d")];
+    let mut sent = b.send(&observe(5, &["ps", "a", "+"]));
+    assert_eq!((sent[0].kind, &sent[0].payload[..]), (Kind::Ack, &b"a/b"[..]));
+    let mut seen = Vec::new();
+    while sent.last().is_some_and(|m| m.kind == Kind::Con || m.id == 5) {
+        let last = sent.pop().unwrap();
+        if last.kind == Kind::Con {
+            sent = b.send(&Message::empty(Kind::Ack, last.id));
+            seen.push(last.payload);
+        }
+    }
+    assert_eq!(seen, [b"a/c", b"a/d"]);
+}
+
+#[test]
+fn a_spoofed_address_is_pinged_before_it_is_notified() {
+    // RFC 9175, 2.4
+    let mut b = bench_at("192.0.2.1:9");
+    assert_eq!(b.send(&observe(5, &["ps", "a", "b"]))[0].code, Code::CONTENT);
+    let ping = b.deliver(Qos::AtMostOnce, &[7; 900]);
+    assert_eq!(ping, [Message::empty(Kind::Con, ping[0].id)]);
+    let sent = b.send(&Message::empty(Kind::Rst, ping[0].id));
+    assert_eq!((sent.len(), sent[0].code, sent[0].payload.len()), (1, Code::CONTENT, 900));
+    b.send(&Message::empty(Kind::Ack, sent[0].id));
+    assert_eq!(b.deliver(Qos::AtMostOnce, b"2")[0].payload, b"2");
+
+    let mut b = bench_at("192.0.2.1:9");
+    b.send(&observe(5, &["ps", "a", "b"]));
+    let mut sent = b.deliver(Qos::AtLeastOnce, &[7; 900]);
+    (0..100).for_each(|_| sent.extend(b.pass(1)));
+    assert!(sent.len() == 5 && sent.iter().all(|m| m.code == Code::EMPTY), "{sent:?}");
+    assert_eq!((b.unsubscribed, b.settled.len()), (1, 1));
+}
+
+#[test]
+fn an_observation_that_is_not_confirmed_to_its_client_is_none() {
+    let mut b = bench_at("192.0.2.1:9");
+    b.retained = vec![("a/b".into(), Published::new(b.now, "a/b", &[7; 500]))];
+    let sent = b.send(&observe(5, &["ps", "a", "b"]));
+    assert_eq!((sent[0].code, b.unsubscribed), (Code::UNAUTHORIZED, 1));
+    assert!(b.deliver(Qos::AtMostOnce, b"1").is_empty());
+}
+
+#[test]
+fn an_observation_registered_again_keeps_what_is_queued_for_it() {
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "b"]));
+    let before = b.identifier;
+    let mut again = observe(6, &["ps", "a", "b"]);
+    again.token = Token::new(&[5]);
+    b.send(&again);
+    assert_eq!((b.identifier, b.machine.peers[&b.peer].observations.len()), (before, 1));
+}
+
+#[test]
+fn a_memory_full_of_what_was_done_takes_nothing_more() {
+    let mut b = bench();
+    b.send(&request(Kind::Con, Code::GET, 9999, &["ps", "a"], &[]));
+    for id in 1..=4096 {
+        assert_eq!(b.send(&request(Kind::Con, Code::PUT, id, &["ps", "a"], &[]))[0].code, Code::CHANGED);
+    }
+    assert_eq!(b.send(&request(Kind::Con, Code::PUT, 5000, &["ps", "a"], &[]))[0].code, Code::UNAVAILABLE);
+    assert_eq!(b.published.len(), 4096);
+    b.pass(250);
+    assert_eq!(b.send(&request(Kind::Con, Code::PUT, 5000, &["ps", "a"], &[]))[0].code, Code::CHANGED);
+    assert_eq!((b.machine.remembered, b.machine.peers[&b.peer].exchanges.len()), (1, 1));
+}
+
+#[test]
+fn nothing_is_left_of_many_notifications() {
+    let mut b = bench();
+    b.send(&observe(5, &["ps", "a", "b"]));
+    for _ in 0..1000 {
+        let sent = b.deliver(Qos::AtLeastOnce, b"1");
+        b.send(&Message::empty(Kind::Ack, sent[0].id));
+        b.pass(3);
+    }
+    let c = &b.machine.peers[&b.peer];
+    assert_eq!((c.outgoing.len(), c.steps.len(), b.machine.deadlines.len()), (0, 0, 1));
+}
+
+#[test]
+fn blocks_that_cannot_be_are_refused() {
+    let mut b = bench();
+    for (id, number, value, code) in [
+        (1, BLOCK1, 0b0111, Code::BAD_REQUEST),
+        (2, BLOCK2, 0b0111, Code::BAD_REQUEST),
+        (3, BLOCK1, 0b1010, Code::TOO_LARGE),
+        (4, BLOCK2, 0b10010, Code::BAD_OPTION),
+    ] {
+        let mut m = request(Kind::Con, Code::PUT, id, &["ps", "a"], &[]);
+        m.add_uint(number, value);
+        assert_eq!(b.send(&m)[0].code, code);
+    }
+    assert!(b.published.is_empty());
 }
 
 proptest::proptest! {

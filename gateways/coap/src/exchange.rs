@@ -1,0 +1,188 @@
+//! Requests of one peer that are remembered so that a repeated one is answered again and not carried out again
+//! (RFC 7252, 4.2 and 4.5).
+//!
+//! No look at it scans all: a device that publishes 16 times a second has some four thousand exchanges to be remembered.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use gateway::Instant;
+
+use crate::frame::{Code, Kind, Message, Token};
+
+/// EXCHANGE_LIFETIME with the default transmission parameters (RFC 7252, 4.8.2).
+pub(crate) const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
+/// NON_LIFETIME (RFC 7252, 4.8.2).
+pub(crate) const NON_LIFETIME: Duration = Duration::from_secs(145);
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    /// Con or Non.
+    pub(crate) kind: Kind,
+    /// Its token.
+    pub(crate) token: Token,
+    /// Bytes of the request.
+    pub(crate) size: usize,
+    /// When the request's message id may be used again.
+    pub(crate) expires: Instant,
+    /// What was sent back last.
+    pub(crate) answer: Option<Box<[u8]>>,
+    /// An acknowledgement was sent, or there is none to send.
+    pub(crate) is_acknowledged: bool,
+    /// Answered to the end.
+    pub(crate) is_done: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Exchanges {
+    by_id: HashMap<u16, Exchange>,
+    /// Confirmable requests that do something, oldest first. An entry whose time is not that of the exchange with its id
+    /// is of an exchange that is gone.
+    kept: VecDeque<(Instant, u16)>,
+    /// NON and GET: may be forgotten before the others, a repeated GET does no harm.
+    loose: VecDeque<(Instant, u16)>,
+    /// Confirmable requests that were not acknowledged, and when they must be.
+    unacknowledged: VecDeque<(Instant, u16)>,
+    /// Until when a request that does something may be repeated.
+    last: Instant,
+}
+
+impl Exchanges {
+    /// How many are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Remembers a request; returns whether there is one more than before.
+    pub(crate) fn begin(&mut self, now: Instant, request: &Message, size: usize, patience: Duration) -> bool {
+        let is_con = request.kind == Kind::Con;
+        let expires = now + if is_con { EXCHANGE_LIFETIME } else { NON_LIFETIME };
+        let is_safe = request.code == Code::GET;
+        if !is_safe {
+            self.last = self.last.max(expires);
+        }
+        let order = if is_con && !is_safe { &mut self.kept } else { &mut self.loose };
+        order.push_back((expires, request.id));
+        if is_con {
+            self.unacknowledged.push_back((now + patience, request.id));
+        }
+        let exchange = Exchange {
+            kind: request.kind,
+            token: request.token,
+            size,
+            expires,
+            answer: None,
+            is_acknowledged: !is_con,
+            is_done: false,
+        };
+        self.by_id.insert(request.id, exchange).is_none()
+    }
+
+    /// The exchange of a request that came before and may be repeated still.
+    pub(crate) fn repeated(&self, now: Instant, id: u16) -> Option<&Exchange> {
+        self.by_id.get(&id).filter(|e| e.expires > now)
+    }
+
+    /// The exchange of a request that is to be answered.
+    pub(crate) fn open(&mut self, id: u16) -> Option<&mut Exchange> {
+        self.by_id.get_mut(&id).filter(|e| !e.is_done)
+    }
+
+    /// Notes that the request was acknowledged.
+    pub(crate) fn acknowledged(&mut self, id: u16) {
+        self.unacknowledged.retain(|(_, other)| *other != id);
+        if let Some(exchange) = self.by_id.get_mut(&id) {
+            exchange.is_acknowledged = true;
+        }
+    }
+
+    /// A request whose acknowledgement cannot wait any longer.
+    pub(crate) fn late(&self, now: Instant) -> Option<u16> {
+        self.unacknowledged.front().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+    }
+
+    /// When the next acknowledgement is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.unacknowledged.front().map(|(at, _)| *at)
+    }
+
+    /// Until when the peer may repeat what must not be done twice.
+    pub(crate) fn last(&self) -> Instant {
+        self.last
+    }
+
+    /// Forgets what cannot be repeated any more; returns how many.
+    pub(crate) fn forget_expired(&mut self, now: Instant) -> usize {
+        let before = self.by_id.len();
+        for order in [&mut self.kept, &mut self.loose] {
+            while let Some((at, id)) = order.pop_front_if(|(at, _)| *at <= now) {
+                if self.by_id.get(&id).is_some_and(|e| e.expires == at) {
+                    self.by_id.remove(&id);
+                }
+            }
+        }
+        before - self.by_id.len()
+    }
+
+    /// Makes room by forgetting the one that does least harm; false if there is none.
+    pub(crate) fn forget_one(&mut self) -> bool {
+        for _ in 0..self.loose.len() {
+            let Some((at, id)) = self.loose.pop_front() else { break };
+            match self.by_id.get(&id) {
+                Some(e) if e.expires == at && e.is_done => return self.by_id.remove(&id).is_some(),
+                Some(e) if e.expires == at => self.loose.push_back((at, id)),
+                _ => {}
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(all: &mut Exchanges, now: Instant, kind: Kind, code: Code, id: u16) {
+        let request = Message { code, ..Message::empty(kind, id) };
+        all.begin(now, &request, 10, Duration::from_secs(1));
+        all.acknowledged(id);
+        all.open(id).unwrap().is_done = true;
+    }
+
+    #[test]
+    fn each_kind_is_remembered_for_its_lifetime() {
+        let (mut all, now) = (Exchanges::default(), Instant::default());
+        begin(&mut all, now, Kind::Con, Code::PUT, 1);
+        begin(&mut all, now, Kind::Non, Code::PUT, 2);
+        assert_eq!(all.forget_expired(now + Duration::from_secs(144)), 0);
+        assert_eq!(all.forget_expired(now + NON_LIFETIME), 1);
+        assert!(all.repeated(now + NON_LIFETIME, 1).is_some() && all.repeated(now, 2).is_none());
+        assert_eq!(all.forget_expired(now + EXCHANGE_LIFETIME), 1);
+        assert_eq!((all.len(), all.kept.len(), all.loose.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_message_id_that_is_used_again_is_not_forgotten_with_its_first_use() {
+        let (mut all, now) = (Exchanges::default(), Instant::default());
+        // The GET before it keeps the NON in the list for longer than it counts.
+        begin(&mut all, now, Kind::Con, Code::GET, 1);
+        begin(&mut all, now, Kind::Non, Code::PUT, 2);
+        let later = now + Duration::from_secs(200);
+        assert!(all.repeated(later, 2).is_none());
+        begin(&mut all, later, Kind::Con, Code::PUT, 2);
+        all.forget_expired(now + EXCHANGE_LIFETIME);
+        assert!(all.repeated(now + EXCHANGE_LIFETIME, 2).is_some());
+    }
+
+    #[test]
+    fn only_what_does_little_harm_makes_room() {
+        let (mut all, now) = (Exchanges::default(), Instant::default());
+        begin(&mut all, now, Kind::Con, Code::PUT, 1);
+        begin(&mut all, now, Kind::Con, Code::GET, 2);
+        assert!(all.forget_one());
+        assert!(!all.forget_one());
+        assert!(all.repeated(now, 1).is_some());
+    }
+}

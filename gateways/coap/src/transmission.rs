@@ -1,0 +1,187 @@
+//! Confirmable messages of this endpoint: one in flight to a peer (NSTART = 1), sent again until it is acknowledged or
+//! given up (RFC 7252, 4.2 and 4.7).
+//!
+//! ```text
+//! enqueue -> transmit -> ACK            -> settled, the next one
+//!              |  ^   \-> RST           -> the observation ends, the next one
+//!              v  |    \-> retries over -> the observation ends, the next one
+//!            due, again
+//! ```
+
+use std::time::Duration;
+
+use gateway::{Action, Close, DeliveryId, Direction, Disconnect, Drop, Instant, Now, Outbox, Peer, Settle};
+
+use crate::conversation::{Conversation, Phase};
+use crate::frame::{Code, Kind, Message, Token};
+use crate::options::OBSERVE;
+use crate::{Coap, describe};
+
+/// A Confirmable message that waits for its turn, or for its acknowledgement.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    /// What is sent.
+    pub(crate) message: Message,
+    /// The observation it notifies.
+    pub(crate) observation: Option<Token>,
+    /// The delivery that is settled with it.
+    pub(crate) delivery: Option<DeliveryId>,
+    /// Times sent again.
+    retries: u32,
+    /// When it is sent again.
+    pub(crate) due: Instant,
+    /// Time-out, doubled each time (4.2).
+    timeout: Duration,
+}
+
+impl Outgoing {
+    /// A message that was not sent yet.
+    pub(crate) fn new(message: Message) -> Outgoing {
+        let (due, timeout) = (Instant::NEVER, Duration::ZERO);
+        Outgoing { message, observation: None, delivery: None, retries: 0, due, timeout }
+    }
+
+    fn is_ping(&self) -> bool {
+        self.message.code == Code::EMPTY
+    }
+}
+
+impl Coap {
+    /// The one place where messages leave.
+    pub(crate) fn send(&self, peer: Peer, message: &Message, out: &mut Outbox) {
+        message.encode(out.send(peer));
+        out.trace(peer, Direction::Out, || describe(message));
+    }
+
+    /// Sends a Confirmable message as soon as those before it are acknowledged.
+    pub(crate) fn enqueue(&mut self, now: Now, peer: Peer, outgoing: Outgoing, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        c.outgoing.push_back(outgoing);
+        if c.outgoing.len() == 1 {
+            self.transmit(now, peer, out);
+        }
+    }
+
+    /// Asks for a Reset (4.3) of a peer whose address was not verified, before it is sent what it did not just ask for.
+    pub(crate) fn ping(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        // Whatever is in flight proves as much.
+        if c.outgoing.is_empty() {
+            let message = Message::empty(Kind::Con, c.next_id());
+            self.enqueue(now, peer, Outgoing::new(message), out);
+        }
+    }
+
+    /// Sends the first of the Confirmable messages for the first time.
+    fn transmit(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        // ACK_TIMEOUT times 1 to ACK_RANDOM_FACTOR, which is 1.5 (4.8).
+        let spread = f64::from(u16::from_be_bytes(self.random::<2>().unwrap_or_default())) / 65_536.0;
+        let timeout = self.config.ack_timeout.mul_f64(1.0 + spread / 2.0);
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let Conversation { outgoing, observations, .. } = &mut **c;
+        let Some(first) = outgoing.front_mut() else { return };
+        first.timeout = timeout;
+        first.due = now.instant + timeout;
+        // Numbered when it leaves: what waited is not taken for older than what went past it (RFC 7641, 3.4).
+        if let Some(o) = observations.iter_mut().find(|o| Some(o.token) == first.observation) {
+            first.message.add_uint(OBSERVE, o.next_sequence());
+        }
+        let message = first.message.clone();
+        self.send(peer, &message, out);
+    }
+
+    /// The first of the Confirmable messages is done with.
+    fn finish(&mut self, now: Now, peer: Peer, how: Settle, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let Some(done) = c.outgoing.pop_front() else { return };
+        // A delivery that became several notifications is settled with the last of them.
+        if let Some(id) = done.delivery
+            && !c.outgoing.iter().any(|o| o.delivery == Some(id))
+        {
+            out.act(Action::Settle(peer, id, how));
+        }
+        self.transmit(now, peer, out);
+    }
+
+    /// The first of the Confirmable messages was refused, or nobody is there: what it was for ends (RFC 7641, 3.6, 4.5).
+    fn give_up(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get(&peer) else { return };
+        let Some(first) = c.outgoing.front() else { return };
+        let tokens: Vec<Token> = if first.is_ping() {
+            c.observations.iter().map(|o| o.token).collect()
+        } else {
+            first.observation.into_iter().collect()
+        };
+        for token in tokens {
+            self.cancel(peer, token, out);
+        }
+        self.finish(now, peer, Settle::Refused, out);
+    }
+
+    /// An acknowledgement came.
+    pub(crate) fn acknowledged(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        if c.outgoing.front().is_none_or(|o| o.message.id != id) {
+            return out.act(Action::Drop(peer, Drop::Unexpected));
+        }
+        // Only who receives at this address knows the message id.
+        c.is_verified = true;
+        self.finish(now, peer, Settle::Done, out);
+    }
+
+    /// A Reset to a notification cancels its observation (RFC 7641, 3.6); one to a ping is its answer.
+    pub(crate) fn reset(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        match c.outgoing.front() {
+            Some(first) if first.message.id == id && first.is_ping() => {
+                c.is_verified = true;
+                self.finish(now, peer, Settle::Done, out);
+            }
+            Some(first) if first.message.id == id => self.give_up(now, peer, out),
+            _ => match c.recent.iter().find(|(i, _)| *i == id).map(|(_, token)| *token) {
+                Some(token) => self.cancel(peer, token, out),
+                None => out.act(Action::Drop(peer, Drop::Unexpected)),
+            },
+        }
+    }
+
+    /// Does what is due at a peer.
+    pub(crate) fn look_at(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        self.remembered -= c.exchanges.forget_expired(now.instant);
+        if c.end(self.config.idle_timeout) <= now.instant {
+            let why = if c.token.is_some() { Close::KeepAlive } else { Close::Idle };
+            if c.phase == Phase::Open && why == Close::Idle {
+                out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
+            }
+            return out.act(Action::Close(peer, why));
+        }
+        while let Some(id) = self.peers.get_mut(&peer).and_then(|c| c.exchanges.late(now.instant)) {
+            self.acknowledge(peer, id, out);
+        }
+        let most = self.config.max_retransmit;
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else { return };
+        if first.retries >= most {
+            return self.give_up(now, peer, out);
+        }
+        first.retries += 1;
+        first.timeout *= 2;
+        first.due = now.instant + first.timeout;
+        let message = first.message.clone();
+        self.send(peer, &message, out);
+    }
+
+    /// The answer takes longer: it follows in a message of its own (RFC 7252, 5.2.2).
+    fn acknowledge(&mut self, peer: Peer, id: u16, out: &mut Outbox) {
+        let ack = Message::empty(Kind::Ack, id);
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        c.exchanges.acknowledged(id);
+        if let Some(exchange) = c.exchanges.open(id) {
+            let mut bytes = Vec::new();
+            ack.encode(&mut bytes);
+            exchange.answer = Some(bytes.into());
+            self.send(peer, &ack, out);
+        }
+    }
+}
