@@ -11,9 +11,9 @@ use wire::Reader;
 /// Reads `data` as a packet.
 pub fn play(data: &[u8]) {
     let Some((&first, body)) = data.split_first() else { return };
-    let _ = trace::describe(first, body);
-    let _ = trace::describe_all(body);
     let is_5 = first & 1 != 0;
+    let _ = trace::describe(is_5, first, body);
+    let _ = trace::describe_all(is_5, body);
     match first >> 4 {
         0 => frame(body),
         kind::CONNECT => connect(first & 15, body),

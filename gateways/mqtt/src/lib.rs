@@ -173,7 +173,7 @@ impl Mqtt {
             return false;
         }
         if out.is_traced {
-            for line in trace::describe_all(&out.wire[at..]) {
+            for line in trace::describe_all(self.is_5(), &out.wire[at..]) {
                 out.trace(self.peer, Direction::Out, || line);
             }
         }
@@ -197,7 +197,7 @@ impl Mqtt {
             }
             self.seen = now.instant;
             if out.is_traced {
-                let line = trace::describe(frame.first, &bytes[frame.body..frame.end]);
+                let line = trace::describe(self.is_5(), frame.first, &bytes[frame.body..frame.end]);
                 out.trace(self.peer, Direction::In, || line);
             }
             if frame.kind() == kind::PUBLISH && self.phase == Phase::Open {

@@ -81,6 +81,17 @@ impl<'a> Properties<'a> {
 
     /// The next property. One of this packet's `allowed` set; another one, or one that came before, is a protocol error.
     pub fn next(&mut self, allowed: &[u8]) -> Result<Option<(u8, Value<'a>)>, Fault> {
+        let Some((id, value)) = self.any()? else { return Ok(None) };
+        let bit = 1u64 << id;
+        if !allowed.contains(&id) || (id != id::USER && self.seen & bit != 0) {
+            return Err(Fault::PROTOCOL);
+        }
+        self.seen |= bit;
+        Ok(Some((id, value)))
+    }
+
+    /// The next property, whatever packet it may belong to and how often it came.
+    pub fn any(&mut self) -> Result<Option<(u8, Value<'a>)>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -96,11 +107,6 @@ impl<'a> Properties<'a> {
             38 => Value::Pair(text(r)?, text(r)?),
             _ => return Err(Fault::MALFORMED),
         };
-        let bit = 1u64 << id;
-        if !allowed.contains(&id) || (id != id::USER && self.seen & bit != 0) {
-            return Err(Fault::PROTOCOL);
-        }
-        self.seen |= bit;
         Ok(Some((id, value)))
     }
 }
