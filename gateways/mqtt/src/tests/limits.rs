@@ -195,3 +195,8 @@ fn what_a_closed_connection_sends_is_not_read() {
     assert_eq!(b.input(&[0xC0, 0]), Ok(Flow::Continue));
     assert!(b.wire().is_empty() && b.actions().is_empty());
 }
+
+#[test]
+fn what_mqtt_5_needs_is_small() {
+    assert!(size_of::<Extra>() <= 224, "{} bytes", size_of::<Extra>());
+}
