@@ -8,3 +8,6 @@ pub mod coap_machine;
 pub mod coap_message;
 pub mod mqtt_machine;
 pub mod mqtt_packet;
+pub mod proxy;
+pub mod topic;
+pub mod websocket;

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 type Play = fn(&[u8]);
 
 /// Every target with what it does.
-const TARGETS: [(&str, Play); 4] = [
+const TARGETS: [(&str, Play); 7] = [
     ("coap_machine", replay::coap_machine::play),
     ("coap_message", replay::coap_message::play),
     ("mqtt_machine", replay::mqtt_machine::play),
     ("mqtt_packet", replay::mqtt_packet::play),
+    ("proxy", replay::proxy::play),
+    ("topic", replay::topic::play),
+    ("websocket", replay::websocket::play),
 ];
 
 fn fuzz() -> PathBuf {
