@@ -47,6 +47,8 @@ pub(crate) struct Exchanges {
     unacknowledged: VecDeque<(Instant, u16)>,
     /// Until when a request that does something may be repeated.
     last: Instant,
+    /// When all that is remembered can be forgotten.
+    end: Instant,
 }
 
 impl Exchanges {
@@ -59,6 +61,7 @@ impl Exchanges {
     pub(crate) fn begin(&mut self, now: Instant, request: &Message, size: usize, patience: Duration) -> bool {
         let is_con = request.kind == Kind::Con;
         let expires = now + if is_con { EXCHANGE_LIFETIME } else { NON_LIFETIME };
+        self.end = self.end.max(expires);
         let is_safe = request.code == Code::GET;
         if !is_safe {
             self.last = self.last.max(expires);
@@ -103,9 +106,10 @@ impl Exchanges {
         self.unacknowledged.front().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
     }
 
-    /// When the next acknowledgement is due.
+    /// When the next acknowledgement is due, or everything is to be forgotten.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.unacknowledged.front().map(|(at, _)| *at)
+        let end = (!self.by_id.is_empty()).then_some(self.end);
+        self.unacknowledged.front().map(|(at, _)| *at).or(end)
     }
 
     /// Until when the peer may repeat what must not be done twice.
@@ -184,5 +188,15 @@ mod tests {
         assert!(all.forget_one());
         assert!(!all.forget_one());
         assert!(all.repeated(now, 1).is_some());
+    }
+
+    #[test]
+    fn what_is_not_answered_yet_does_not_make_room() {
+        let (mut all, now) = (Exchanges::default(), Instant::default());
+        let get = Message { code: Code::GET, ..Message::empty(Kind::Con, 1) };
+        all.begin(now, &get, 10, Duration::from_secs(1));
+        assert!(!all.forget_one());
+        all.open(1).unwrap().is_done = true;
+        assert!(all.forget_one());
     }
 }

@@ -1,3 +1,5 @@
+mod link;
+
 use std::time::Duration;
 
 use super::*;
@@ -339,6 +341,15 @@ fn an_idle_stranger_is_forgotten() {
 }
 
 #[test]
+fn a_peer_that_is_closed_is_not_remembered() {
+    let mut b = bench();
+    b.send(&request(Kind::Con, Code::PUT, 1, &["ps", "a"], &[]));
+    assert_eq!(b.machine.remembered, 1);
+    b.machine.closed(b.now, b.peer, &mut b.out);
+    assert_eq!((b.machine.peers.len(), b.machine.remembered, b.machine.deadlines.len()), (0, 0, 0));
+}
+
+#[test]
 fn a_spoofed_address_is_not_sent_much_more_than_it_sent() {
     // RFC 9175, 2.4
     let mut b = bench_at("192.0.2.1:9");
@@ -423,6 +434,10 @@ fn other_credentials_open_another_session_and_end_what_the_first_observed() {
     assert_eq!(b.send(&put(6, &["c=x", "u=alice", "p=guess"]))[0].code, Code::UNAUTHORIZED);
     assert!(b.published.is_empty());
     b.refusal = None;
+    // Nor did the failure end the session: another one would end the observation.
+    let sent = b.send(&put(8, &[]));
+    assert_eq!((sent.len(), sent[0].code), (1, Code::CHANGED));
+    b.published.clear();
     let sent = b.send(&put(7, &["c=x", "u=alice", "p=right"]));
     assert_eq!((sent[0].code, sent[0].token), (Code::UNAUTHORIZED, Token::new(&[5])));
     assert_eq!(sent[1].code, Code::CHANGED);
