@@ -69,7 +69,7 @@ impl Link {
             .collect()
     }
 
-    fn to_server(&mut self, message: &Message) {
+    fn send_to_server(&mut self, message: &Message) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         for at in self.arrivals() {
@@ -77,7 +77,7 @@ impl Link {
         }
     }
 
-    fn to_client(&mut self, messages: Vec<Message>) {
+    fn send_to_client(&mut self, messages: Vec<Message>) {
         for message in messages {
             for at in self.arrivals() {
                 self.back.insert(at, message.clone());
@@ -91,7 +91,7 @@ impl Link {
             1 => observe(1, &["ps", "a", "b"]),
             _ => request(Kind::Con, Code::PUT, number, &["ps", &number.to_string()], &[]),
         };
-        self.to_server(&message);
+        self.send_to_server(&message);
     }
 
     fn client(&mut self) {
@@ -111,7 +111,7 @@ impl Link {
         while let Some(entry) = self.back.first_entry().filter(|e| e.key().0 <= self.clock_ms) {
             let message = entry.remove();
             if message.kind == Kind::Con {
-                self.to_server(&Message::empty(Kind::Ack, message.id));
+                self.send_to_server(&Message::empty(Kind::Ack, message.id));
             }
             let is_notification = message.kind == Kind::Con && message.uint(OBSERVE).is_some();
             if is_notification {
@@ -129,10 +129,10 @@ impl Link {
         while let Some(entry) = self.there.first_entry().filter(|e| e.key().0 <= self.clock_ms) {
             let bytes = entry.remove();
             let sent = self.bench.send_bytes(&bytes);
-            self.to_client(sent);
+            self.send_to_client(sent);
         }
         let sent = self.bench.pass(0);
-        self.to_client(sent);
+        self.send_to_client(sent);
         for (_, how) in std::mem::take(&mut self.bench.settled) {
             let number = self.delivering.take().unwrap();
             let is_heard = self.heard.values().any(|p| *p == number.to_string().as_bytes());
@@ -143,7 +143,7 @@ impl Link {
             self.delivered += 1;
             self.delivering = Some(self.delivered);
             let sent = self.bench.deliver(Qos::AtLeastOnce, self.delivered.to_string().as_bytes());
-            self.to_client(sent);
+            self.send_to_client(sent);
         }
     }
 
