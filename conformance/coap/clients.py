@@ -139,9 +139,9 @@ class Coap(unittest.TestCase):
             # aiocoap says nothing of it; it resets a notification that comes after the one it was still waiting for.
             left = None
             with self.mqtt() as (client, _):
-                for _ in range(10):
+                for _ in range(60):
                     client.publish("watched", "after", qos=1).wait_for_publish(5)
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(0.2)
                     left = [s for s in server.items("subscriptions") if s["filter"] == "watched"]
                     if not left:
                         break
