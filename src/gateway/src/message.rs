@@ -242,7 +242,8 @@ impl Message {
 
     /// Expiry that is left (MQTT-3.3.2-6: what is forwarded), None if it never expires.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
-        self.expires().map(|at| at.since(now))
+        // Another driver's turn may have begun before the message was published: it never has more left than it had.
+        self.0.expiry.map(|d| (self.0.published.instant + d).since(now).min(d))
     }
 
     /// Bytes this message keeps in memory, about, whoever else refers to it.
@@ -277,6 +278,11 @@ mod tests {
     fn expiry_counts_from_publication() {
         let m = Message::new(Now::from_micros(1_000_000), "t", b"").with_expiry(Some(Duration::from_secs(5)));
         assert_eq!(m.remaining(Instant::from_micros(3_000_000)), Some(Duration::from_secs(3)));
+        assert_eq!(
+            m.remaining(Instant::from_micros(999_000)),
+            Some(Duration::from_secs(5)),
+            "a turn begun earlier"
+        );
         assert!(m.is_expired(Instant::from_micros(6_000_000)));
         assert!(!m.is_expired(Instant::from_micros(5_999_999)));
     }
