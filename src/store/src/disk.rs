@@ -1,0 +1,249 @@
+//! The embedded engine: fjall, a log-structured merge tree with one journal for all tables.
+//!
+//! A commit is one batch of fjall's, which its journal holds with a checksum, and one `fdatasync`. fjall refuses all
+//! commits after one has failed, since nobody knows what of it the disk has; then everything is opened anew from the disk.
+//! A journal that does not open because of a damaged batch is mended by [`crate::journal`].
+//!
+//! fjall asserts in places what a damaged disk can make untrue, so its panics are caught and are errors here.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use parking_lot::{Mutex, RwLock};
+
+use crate::engine::{Change, Engine, Error, View};
+use crate::{Key, Table, journal};
+
+/// Memory for blocks that were read.
+const CACHE: u64 = 16 << 20;
+/// Journals may take so much of the disk before tables are written out on their account.
+const JOURNALS: u64 = 256 << 20;
+/// What is gathered in memory before a table is written: of what comes and goes, and of the rest.
+const MEMTABLE: (u64, u64) = (32 << 20, 8 << 20);
+/// Records a backup commits at a time.
+const COPY: usize = 4096;
+
+/// See the module.
+pub struct Disk {
+    path: PathBuf,
+    open: RwLock<Option<Opened>>,
+    damage: Mutex<Vec<String>>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    db: Database,
+    calm: Keyspace,
+    busy: Keyspace,
+}
+
+impl Opened {
+    fn keyspace(&self, first: u8) -> &Keyspace {
+        if Table::is_busy(first) { &self.busy } else { &self.calm }
+    }
+}
+
+impl Disk {
+    /// Opens the engine in the folder `path`, which is made if it does not exist.
+    pub fn open(path: &Path) -> Result<Disk, Error> {
+        let disk = Disk { path: path.to_owned(), open: RwLock::new(None), damage: Mutex::default() };
+        disk.reopen()?;
+        Ok(disk)
+    }
+
+    fn open_or_mend(&self) -> Result<Opened, Error> {
+        create(&self.path)?;
+        match guarded(|| open(&self.path)) {
+            Ok(opened) => Ok(opened),
+            Err(first) => {
+                let mended = journal::mend(&self.path)?;
+                if mended.is_empty() {
+                    return Err(first);
+                }
+                self.damage.lock().extend(mended);
+                guarded(|| open(&self.path))
+            }
+        }
+    }
+}
+
+impl Engine for Disk {
+    fn commit(&self, changes: &mut dyn Iterator<Item = Change<'_>>) -> Result<(), Error> {
+        let Some(Opened { db, calm, busy }) = self.open.read().clone() else {
+            return Err(Error::new("the store is closed"));
+        };
+        guarded(|| {
+            let mut batch = db.batch().durability(Some(PersistMode::SyncData));
+            for (key, value) in &mut *changes {
+                let key = key.as_bytes();
+                let keyspace = if key.first().is_some_and(|&f| Table::is_busy(f)) { &busy } else { &calm };
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+            batch.commit()
+        })
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, Error> {
+        match self.open.read().clone() {
+            Some(opened) => Ok(Box::new(Seen { snapshot: opened.db.snapshot(), opened })),
+            None => Err(Error::new("the store is closed")),
+        }
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        // Its locks go with the last user of the old one.
+        drop(self.open.write().take());
+        let opened = self.open_or_mend()?;
+        *self.open.write() = Some(opened);
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        size_of_folder(&self.path)
+    }
+
+    fn damage(&self) -> Vec<String> {
+        self.damage.lock().clone()
+    }
+}
+
+fn open(path: &Path) -> fjall::Result<Opened> {
+    let db = Database::builder(path)
+        .cache_size(CACHE)
+        .max_journaling_size(JOURNALS)
+        .worker_threads(1)
+        .max_cached_files(Some(128))
+        .open()?;
+    let calm = db.keyspace("calm", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE.1))?;
+    let busy = db.keyspace("busy", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE.0))?;
+    Ok(Opened { db, calm, busy })
+}
+
+/// Makes a new database under another name first: fjall does not open one whose making was interrupted.
+fn create(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("creating");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    guarded(|| open(&unfinished).map(drop))?;
+    fs::rename(&unfinished, path)?;
+    if let Some(folder) = path.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn guarded<T>(run: impl FnOnce() -> fjall::Result<T>) -> Result<T, Error> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(explain),
+        Err(_) => Err(Error::new("the engine met what it did not expect; the log has more")),
+    }
+}
+
+fn explain(e: fjall::Error) -> Error {
+    match e {
+        fjall::Error::Io(e) => Error::new(e),
+        fjall::Error::Storage(e) => match e {
+            fjall::LsmError::Io(e) => Error::new(e),
+            other => Error::new(format!("damaged table: {other:?}")),
+        },
+        fjall::Error::Locked => Error::new("another process has the store open"),
+        fjall::Error::Poisoned => Error::new("an earlier write failed"),
+        other => Error::new(format!("{other:?}")),
+    }
+}
+
+/// A snapshot.
+struct Seen {
+    snapshot: Snapshot,
+    opened: Opened,
+}
+
+impl View for Seen {
+    fn value(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        let key = key.as_bytes();
+        let keyspace = self.opened.keyspace(key.first().copied().unwrap_or_default());
+        guarded(|| Ok(self.snapshot.get(keyspace, key)?.map(|v| v.to_vec())))
+    }
+
+    fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), Error> {
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        if from >= to {
+            return Ok(());
+        }
+        let keyspace = self.opened.keyspace(from.first().copied().unwrap_or_default());
+        guarded(|| {
+            for record in self.snapshot.range(keyspace, from..to) {
+                let (key, value) = record.into_inner()?;
+                if !visit(key.get(1..).unwrap_or_default(), &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn scan_back(
+        &self,
+        from: &Key,
+        to: &Key,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        if from >= to {
+            return Ok(());
+        }
+        let keyspace = self.opened.keyspace(from.first().copied().unwrap_or_default());
+        guarded(|| {
+            for record in self.snapshot.range(keyspace, from..to).rev() {
+                let (key, value) = record.into_inner()?;
+                if !visit(key.get(1..).unwrap_or_default(), &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<u64, Error> {
+        create(to)?;
+        let copy = guarded(|| open(to))?;
+        let mut copied = 0;
+        for (from, into) in [(&self.opened.calm, &copy.calm), (&self.opened.busy, &copy.busy)] {
+            let mut batch = copy.db.batch();
+            for record in self.snapshot.iter(from) {
+                let (key, value) = guarded(|| record.into_inner())?;
+                batch.insert(into, key, value);
+                copied += 1;
+                if batch.len() >= COPY {
+                    guarded(|| std::mem::replace(&mut batch, copy.db.batch()).commit())?;
+                }
+            }
+            guarded(|| batch.commit())?;
+        }
+        guarded(|| copy.db.persist(PersistMode::SyncAll))?;
+        Ok(copied)
+    }
+}
+
+/// Bytes that the files take on the disk; a journal is made larger than what is in it.
+fn size_of_folder(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(files) = fs::read_dir(path) else { return 0 };
+    files
+        .flatten()
+        .map(|file| match file.metadata() {
+            Ok(m) if m.is_dir() => size_of_folder(&file.path()),
+            Ok(m) => m.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}

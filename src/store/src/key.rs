@@ -1,0 +1,122 @@
+//! Keys: a table, and what is looked for in it.
+
+use smallvec::SmallVec;
+
+/// The tables. Their numbers are the first byte of every key on the disk and never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Table {
+    /// Facts about the store itself.
+    Meta = 1,
+    /// Sessions by number.
+    Sessions = 2,
+    /// Subscriptions by session and filter.
+    Filters = 3,
+    /// Retained messages by topic.
+    Retained = 4,
+    /// Delayed messages by serial number.
+    Delayed = 5,
+    /// What gateways keep with a session, by session and name.
+    Facts = 6,
+    /// Sessions that have ended and whose records are still to be removed.
+    Ended = 7,
+    /// Messages that wait, by session and sequence number.
+    Queue = 16,
+    /// Messages that wait for more than one session, by number.
+    Shared = 17,
+    /// Deliveries in flight, by session and packet id.
+    Flights = 18,
+    /// QoS 2 packet ids received and not released, by session and id.
+    Incoming = 19,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Table; 11] = [
+        Table::Meta,
+        Table::Sessions,
+        Table::Filters,
+        Table::Retained,
+        Table::Delayed,
+        Table::Facts,
+        Table::Ended,
+        Table::Queue,
+        Table::Shared,
+        Table::Flights,
+        Table::Incoming,
+    ];
+
+    /// Tables whose records belong to a session and begin with its number.
+    pub(crate) const OF_SESSIONS: [Table; 5] =
+        [Table::Filters, Table::Facts, Table::Queue, Table::Flights, Table::Incoming];
+
+    /// Whether its records come and go with every message.
+    pub(crate) fn is_busy(first: u8) -> bool {
+        first >= Table::Queue as u8
+    }
+
+    /// For people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Sessions => "sessions",
+            Table::Filters => "subscriptions",
+            Table::Retained => "retained",
+            Table::Delayed => "delayed",
+            Table::Facts => "facts",
+            Table::Ended => "ended",
+            Table::Queue => "queued",
+            Table::Shared => "shared",
+            Table::Flights => "inflight",
+            Table::Incoming => "incoming",
+        }
+    }
+}
+
+/// A key, made from its parts; numbers are ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(SmallVec<[u8; 24]>);
+
+impl Key {
+    /// The first key of a table.
+    pub fn new(table: Table) -> Key {
+        Key(SmallVec::from_slice(&[table as u8]))
+    }
+
+    /// The end of a table: no key of it is as large.
+    pub fn end(table: Table) -> Key {
+        Key(SmallVec::from_slice(&[table as u8 + 1]))
+    }
+
+    /// With a number behind.
+    #[must_use]
+    pub fn number(mut self, n: u64) -> Key {
+        self.0.extend_from_slice(&n.to_be_bytes());
+        self
+    }
+
+    /// With a packet id behind.
+    #[must_use]
+    pub fn id(mut self, id: u16) -> Key {
+        self.0.extend_from_slice(&id.to_be_bytes());
+        self
+    }
+
+    /// With text or other bytes behind; there is nothing after them.
+    #[must_use]
+    pub fn text(mut self, text: &[u8]) -> Key {
+        self.0.extend_from_slice(text);
+        self
+    }
+
+    /// As it is stored.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The number at the front of a key's or value's bytes, and what follows it.
+pub fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
