@@ -292,6 +292,10 @@ impl Gateway for Mqtt {
             }
             (ticket::RELEASE, Answer::Known(known)) => self.answer_release(out, id, known),
             (ticket::RECEIVE, Answer::Known(known)) => self.answer_receive(out, id, known),
+            // It is not on the disk that the client has it: saying so would have it twice after a restart.
+            (ticket::RELEASE | ticket::RECEIVE, Answer::Refused(_)) => {
+                self.end(out, Fault { reason: 0x97, close: Close::QuotaExceeded });
+            }
             (ticket::SUBSCRIBE, Answer::Subscribed(results)) => self.answer_subscribe(out, id, results),
             (ticket::UNSUBSCRIBE, Answer::Unsubscribed(results)) => self.answer_unsubscribe(out, id, results),
             _ => {}

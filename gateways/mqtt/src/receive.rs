@@ -64,7 +64,11 @@ impl Mqtt {
         let (reason, words) = match result {
             Ok(0) if self.is_5() => (0x10, None),
             Err(why) if self.is_5() => (reason::reason_of(why, &acks::RECEIVED), self.words(why)),
-            // MQTT 3 has no words for a refusal (3.1.1, 3.3.5).
+            // MQTT 3 has no words for a refusal (3.1.1, 3.3.5). What cannot be kept for others must not be acknowledged: the
+            // client sends it again when it comes back.
+            Err(Refusal::NotKept) if qos > Qos::AtMostOnce => {
+                return self.end(out, Fault { reason: 0x97, close: Close::QuotaExceeded });
+            }
             _ => (0, None),
         };
         match qos {

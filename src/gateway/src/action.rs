@@ -163,6 +163,8 @@ pub enum Refusal {
     QuotaExceeded,
     /// Cannot do it now; later may work.
     ServerBusy,
+    /// It would have to be kept, and the store has no room or cannot write: it was not done, and must not be acknowledged.
+    NotKept,
     /// The topic name is not acceptable here.
     TopicName,
     /// The topic filter is not acceptable here.

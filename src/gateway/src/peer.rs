@@ -191,6 +191,10 @@ labelled! {
         RetainedFull = "retained_full",
         /// Too many messages wait for their delay.
         DelayedFull = "delayed_full",
+        /// What must be kept finds no room in the store, or cannot be written to it.
+        StoreFull = "store_full",
+        /// A record of the store that could not be read.
+        Damaged = "damaged",
         /// A datagram that is no message of the protocol.
         Malformed = "malformed",
         /// A duplicate that was answered from memory or ignored.

@@ -67,7 +67,7 @@ fn run(subscriptions: u32) {
             }
             for (at, _) in post.signals.drain(..) {
                 if let Some((session, at)) = sessions.get(at.peer.slot as usize) {
-                    router.drain(NOW, session, *at, |_| true);
+                    router.drain(NOW, session, *at, &mut Post::default(), |_| true);
                 }
             }
         }

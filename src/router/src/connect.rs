@@ -7,6 +7,8 @@
 //!                +-- disconnect, expiry > 0 -------------------+
 //!                +-- disconnect, expiry 0; connect with clean start -----------> ended
 //! ```
+//!
+//! A session that outlives its connection is durable: the store has it from its first connection on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::Router;
 use crate::config::Options;
+use crate::ledger::{Keeping, Ledger};
 use crate::matches::Matches;
 use crate::post::{Attachment, Post, Signal};
 use crate::queue::{Entry, Pushed};
@@ -51,7 +54,8 @@ const AT_ONCE: usize = 256;
 impl Router {
     /// Opens the client's session at `at`, or takes it over from where it was connected (MQTT-3.1.4-3).
     ///
-    /// Refused: `NotOwner` if it belongs to another principal, `QuotaExceeded` if there are too many.
+    /// Refused: `NotOwner` if it belongs to another principal, `QuotaExceeded` if there are too many, `NotKept` if it is
+    /// durable and the store cannot read or write it.
     pub fn connect(
         &self,
         now: Now,
@@ -66,6 +70,10 @@ impl Router {
         let expiry = Expiry::of(connect.expiry.min(options.max_session_expiry));
         let credit = connect.credit.clamp(1, options.max_inflight);
         let will = connect.will.take().map(|will| mounted(will, &mount));
+        if !expiry.is_zero() && !self.can_keep() {
+            return Err(Refusal::NotKept);
+        }
+        let _together = self.together();
         let mut shard = self.registry.shard(namespace, client_id);
         let old = shard.find(namespace, client_id);
         let mut ended = None;
@@ -79,9 +87,17 @@ impl Router {
                 // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
                 let is_over = state.at.is_some() && state.expiry.is_zero();
                 let is_resumed = !connect.clean_start && !is_over && *old.mount() == *mount;
+                let ledger = self.ledger(&old);
+                if is_resumed && let Err(error) = state.thaw(now, ledger.as_ref()) {
+                    tracing::warn!(%error, client_id, "a session cannot be read");
+                    return Err(Refusal::NotKept);
+                }
                 let lost = self.displace(&mut state, is_resumed, post);
                 if is_resumed {
                     state.attach(at, credit, expiry, will);
+                    if let Some(ledger) = &ledger {
+                        post.wait_for(old.save(&state, ledger, None));
+                    }
                     state.signal(post);
                     drop(state);
                     drop(shard);
@@ -91,6 +107,9 @@ impl Router {
                 }
                 state.is_ended = true;
                 state.at = None;
+                if let Some(ledger) = &ledger {
+                    post.wait_for(ledger.store.end(ledger.session));
+                }
                 ended = Some((old.clone(), lost));
             }
             drop(state);
@@ -98,13 +117,17 @@ impl Router {
         } else if self.registry.len() >= options.max_sessions {
             return Err(Refusal::QuotaExceeded);
         }
+        let is_durable = self.store().is_some() && !expiry.is_zero();
         let session = Arc::new(Session {
             client_id: connect.client_id.clone(),
-            realm: self.registry.realm(namespace, mount),
+            realm: self.registry.realm(namespace, mount, is_durable),
             principal,
-            publisher: Publisher(self.publishers.fetch_add(1, Ordering::Relaxed)),
+            publisher: Publisher(self.number()),
             state: Mutex::new(State::new(at, credit, expiry, will)),
         });
+        if let Some(ledger) = self.ledger(&session) {
+            post.wait_for(session.save(&session.state.lock(), &ledger, None));
+        }
         shard.insert(session.clone());
         drop(shard);
         if let Some((old, lost)) = ended {
@@ -141,6 +164,8 @@ impl Router {
         post: &mut Post,
     ) {
         let options = self.options();
+        let ledger = self.ledger(session);
+        let _together = self.together();
         let mut state = session.state.lock();
         if state.at != Some(at) || state.is_ended {
             return;
@@ -158,29 +183,38 @@ impl Router {
         state.is_ended = state.expiry.is_zero();
         let is_ended = state.is_ended;
         if !is_ended {
-            self.wait(&mut state, session, will_at.filter(|_| !is_due), ends_at);
+            self.wait(&mut state, session, now.wall_ms, will_at.filter(|_| !is_due), ends_at);
         }
-        let moved =
-            if options.redispatch_on_disconnect && !is_ended { state.take_shared() } else { Vec::new() };
+        match &ledger {
+            Some(ledger) if is_ended => ledger.store.end(ledger.session),
+            Some(ledger) => session.save(&state, ledger, Some(now.wall_ms)),
+            None => 0,
+        };
+        let moved = if options.redispatch_on_disconnect && !is_ended {
+            state.take_shared(now, ledger.as_ref())
+        } else {
+            Vec::new()
+        };
         drop(state);
         self.publish_will(now, session, will, matches, post);
-        self.redispatch(moved, &options, post);
+        self.redispatch(now, moved, ledger.as_ref(), &options, post);
         if is_ended {
             self.end(now, session, post);
         }
     }
 
     /// Sets the deadline of an absent session, if time has something to do with it.
-    fn wait(
+    pub(crate) fn wait(
         &self,
         state: &mut State,
         session: &Arc<Session>,
+        since: u64,
         will_at: Option<gateway::Instant>,
         ends_at: Option<gateway::Instant>,
     ) {
         let Some(next) = [will_at, ends_at].into_iter().flatten().min() else { return };
         let key = self.timers.set(next, Timer::Absent(session.clone()));
-        state.absence = Some(Box::new(Absence { key, will_at, ends_at }));
+        state.absence = Some(Box::new(Absence { key, since, will_at, ends_at }));
     }
 
     /// The deadline of an absent session has come, unless the session has been connected since.
@@ -197,10 +231,18 @@ impl Router {
         let is_past = |at: Option<gateway::Instant>| at.is_some_and(|at| at <= now.instant);
         let will = if is_past(absence.will_at) { state.will.take() } else { None };
         let is_ended = is_past(absence.ends_at);
+        let ledger = self.ledger(session);
         if is_ended {
             state.is_ended = true;
+            if let Some(ledger) = &ledger {
+                ledger.store.end(ledger.session);
+            }
         } else {
-            self.wait(&mut state, session, absence.will_at.filter(|_| will.is_none()), absence.ends_at);
+            let will_at = absence.will_at.filter(|_| will.is_none());
+            self.wait(&mut state, session, absence.since, will_at, absence.ends_at);
+            if let (Some(_), Some(ledger)) = (&will, &ledger) {
+                session.save(&state, ledger, Some(absence.since));
+            }
         }
         drop(state);
         self.publish_will(now, session, will, matches, post);
@@ -209,10 +251,15 @@ impl Router {
         }
     }
 
-    /// Another session expiry for a connected session.
+    /// Another session expiry for a connected session. One that was opened to end with its connection may outlive it from now
+    /// on, but not the process.
     pub fn set_expiry(&self, _: Now, session: &Session, expiry: Duration) {
         let most = self.options().max_session_expiry;
-        session.state.lock().expiry = Expiry::of(expiry.min(most));
+        let mut state = session.state.lock();
+        state.expiry = Expiry::of(expiry.min(most));
+        if let Some(ledger) = self.ledger(session).filter(|_| !state.is_ended) {
+            session.save(&state, &ledger, None);
+        }
     }
 
     /// The operator ends a client's connection, or the session of a client that has none: its will is published, and
@@ -220,6 +267,7 @@ impl Router {
     pub fn kick(&self, now: Now, namespace: &str, client_id: &str, post: &mut Post) -> bool {
         let found = self.registry.shard(namespace, client_id).find(namespace, client_id);
         let Some(session) = found else { return false };
+        let _together = self.together();
         let mut state = session.state.lock();
         if let Some(at) = state.at {
             post.signals.push((at, Signal::Stop(Stop::Kicked)));
@@ -229,6 +277,9 @@ impl Router {
             return false;
         }
         state.is_ended = true;
+        if let Some(ledger) = self.ledger(&session) {
+            ledger.store.end(ledger.session);
+        }
         if let Some(absence) = state.absence.take() {
             self.timers.cancel(absence.key);
         }
@@ -248,9 +299,11 @@ impl Router {
     /// Its subscriptions go, and what it had not received is dropped and counted, but for QoS 1 of shared subscriptions,
     /// which other members get (MQTT-4.8.2-5; QoS 2 is lost by MQTT-4.8.2-4).
     fn clear(&self, now: Now, session: &Arc<Session>, post: &mut Post) {
-        let (filters, undelivered) = {
+        let ledger = self.ledger(session);
+        let (filters, undelivered, unread) = {
             let mut state = session.state.lock();
-            (std::mem::take(&mut state.filters), state.take_undelivered())
+            let (undelivered, unread) = state.take_undelivered(now, ledger.as_ref());
+            (std::mem::take(&mut state.filters), undelivered, unread)
         };
         for filters in filters.chunks(AT_ONCE) {
             let mut table = self.table.write();
@@ -265,17 +318,33 @@ impl Router {
             .into_iter()
             .filter(|e| !e.message.is_expired(now.instant))
             .partition(Entry::is_movable);
-        for _ in lost.iter().filter(|e| e.qos > Qos::AtMostOnce) {
+        for _ in 0..unread + lost.iter().filter(|e| e.qos > Qos::AtMostOnce).count() {
             self.counts.dropped(Drop::SessionEnded);
         }
-        self.redispatch(moved, &self.options(), post);
+        // Its records go with the session.
+        self.redispatch(now, moved, None, &self.options(), post);
     }
 
-    fn redispatch(&self, entries: Vec<Entry>, options: &Options, post: &mut Post) {
+    /// Gives messages to other members of their groups, and removes their records `from` where they were.
+    fn redispatch(
+        &self,
+        now: Now,
+        entries: Vec<Entry>,
+        from: Option<&Ledger<'_>>,
+        options: &Options,
+        post: &mut Post,
+    ) {
         for entry in entries {
-            let Some(group) = &entry.via else { continue };
-            if self.share(group, &entry.message, options, post) == Pushed::Ended {
+            let group = entry.via.as_deref().and_then(|filter| self.table.read().group(filter));
+            let pushed = group.map(|group| {
+                let mut keeping = Keeping::new(self.store(), &entry.message, false);
+                self.share(now, &group, &entry.message, options, &mut keeping, post)
+            });
+            if !matches!(pushed, Some(Pushed::Queued)) {
                 self.counts.dropped(Drop::SessionEnded);
+            }
+            if let Some(from) = from {
+                from.remove(&entry);
             }
         }
     }

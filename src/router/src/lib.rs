@@ -10,18 +10,26 @@
 //! - a registry shard, a session, the retained messages, the timers;
 //! - the subscription table, a group, a session.
 //!
-//! Never two sessions, and never the table or a group by who holds a session.
+//! Never two sessions, and never the table or a group by who holds a session. The store's own locks come after all of them,
+//! but for [`store::Together`], which comes before.
+//!
+//! With a [`Store`], what a session must not lose is written down as it changes, under the session's lock. Nobody waits here:
+//! [`Post::wait`] says which batch of the store has to be on the disk before a client is told, and
+//! [`Router::committed`] who has something to deliver when it is.
 
 mod config;
 mod connect;
 mod count;
+mod ledger;
 mod list;
 mod matches;
 mod members;
 mod post;
 mod publish;
 mod queue;
+mod record;
 mod registry;
+mod restore;
 mod retained;
 mod rewrite;
 mod routes;
@@ -35,7 +43,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateway::{Deliver, Delivery, DeliveryId, Filter, Instant, Message, Now, Settle};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use store::{Store, Together};
 
 pub use config::{AutoSubscribe, OnFull, Options, Rewrite, RewriteAction, Strategy};
 pub use connect::{Open, Opened};
@@ -43,9 +52,11 @@ pub use count::Counts;
 pub use list::{SessionInfo, Stats};
 pub use matches::Matches;
 pub use post::{Attachment, Fast, Post, Signal};
+pub use restore::Restored;
 pub use session::Session;
 
-use queue::Next;
+use ledger::Ledger;
+use queue::{Next, Step};
 use registry::Registry;
 use retained::Retained;
 use routes::Table;
@@ -61,8 +72,18 @@ pub struct Router {
     retained: RwLock<Retained>,
     timers: Timers,
     counts: Counts,
-    /// The number of the next session.
+    /// The number of the next session, if there is no store to give them out.
     publishers: AtomicU64,
+    keep: Option<Keep>,
+}
+
+/// What is durable, and how.
+struct Keep {
+    store: Arc<Store>,
+    /// Whether clients wait for the disk.
+    is_sync: bool,
+    /// Sessions that wait for a batch before they deliver more.
+    held: Mutex<Vec<(u64, Attachment)>>,
 }
 
 impl Router {
@@ -77,7 +98,51 @@ impl Router {
             timers: Timers::default(),
             counts: Counts::default(),
             publishers: AtomicU64::new(1),
+            keep: None,
         }
+    }
+
+    /// With a store: sessions that outlive their connections outlive the process. Clients wait for the disk if `is_sync`.
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<Store>, is_sync: bool) -> Router {
+        self.keep = Some(Keep { store, is_sync, held: Mutex::default() });
+        self
+    }
+
+    fn store(&self) -> Option<&Store> {
+        self.keep.as_ref().map(|k| &*k.store)
+    }
+
+    fn ledger(&self, session: &Session) -> Option<Ledger<'_>> {
+        let Keep { store, is_sync, .. } = self.keep.as_ref().filter(|_| session.is_durable())?;
+        Some(Ledger { store, session: session.publisher.0, counts: &self.counts, is_strict: *is_sync })
+    }
+
+    fn together(&self) -> Option<Together<'_>> {
+        self.store().map(Store::together)
+    }
+
+    /// Whether what must be kept can be, or nothing is.
+    fn can_keep(&self) -> bool {
+        self.store().is_none_or(Store::is_working)
+    }
+
+    fn number(&self) -> u64 {
+        self.store().map_or_else(|| self.publishers.fetch_add(1, Ordering::Relaxed), Store::number)
+    }
+
+    /// The store has written another batch: sessions that waited for it have something to deliver.
+    pub fn committed(&self, post: &mut Post) {
+        let Some(keep) = &self.keep else { return };
+        let durable = keep.store.durable();
+        let mut held = keep.held.lock();
+        held.retain(|&(batch, at)| {
+            let is_done = batch <= durable;
+            if is_done {
+                post.signals.push((at, Signal::Ready));
+            }
+            !is_done
+        });
     }
 
     /// Other options from now on; what is already kept stays.
@@ -102,6 +167,7 @@ impl Router {
         now: Now,
         session: &Session,
         at: Attachment,
+        post: &mut Post,
         mut hand: impl FnMut(&Deliver<'_>) -> bool,
     ) -> bool {
         let most_bytes = self.options.read().max_queued_bytes;
@@ -110,7 +176,8 @@ impl Router {
             return false;
         }
         let mount = session.mount();
-        state.drain(now.instant, most_bytes, &self.counts, |next| {
+        let step = Step { now, most_bytes, counts: &self.counts, ledger: self.ledger(session) };
+        let (has_more, held_back) = state.drain(&step, |next| {
             let (entry, id, duplicate) = match next {
                 Next::Release(id) => return hand(&Deliver::Release(id)),
                 Next::Message(entry, id, duplicate) => (entry, id, duplicate),
@@ -125,22 +192,38 @@ impl Router {
                 duplicate,
                 subscriptions: entry.ids.as_deref().unwrap_or_default(),
             }))
-        })
+        });
+        drop(state);
+        if let (Some(batch), Some(keep)) = (held_back, &self.keep) {
+            keep.held.lock().push((batch, at));
+            // It may have been written between the two.
+            if keep.store.durable() >= batch {
+                self.committed(post);
+            }
+        }
+        has_more
     }
 
     /// A delivery ended (PUBACK, PUBCOMP, or refused); false if there was none with this id.
     pub fn settle(&self, _: Now, session: &Session, id: DeliveryId, how: Settle, post: &mut Post) -> bool {
-        session.state.lock().settle(id, how, &self.counts, post)
+        let ledger = self.ledger(session);
+        session.state.lock().settle(id, how, &self.counts, ledger.as_ref(), post)
     }
 
     /// The client has received a QoS 2 delivery (PUBREC); false if there is none with this id.
-    pub fn receive(&self, session: &Session, id: DeliveryId) -> bool {
-        session.state.lock().receive(id)
+    pub fn receive(&self, session: &Session, id: DeliveryId, post: &mut Post) -> bool {
+        let ledger = self.ledger(session);
+        let batch = session.state.lock().receive(id, ledger.as_ref());
+        post.wait_for(batch.unwrap_or(0));
+        batch.is_some()
     }
 
     /// The client has released a QoS 2 message it published (PUBREL); false if there was none with this id.
-    pub fn release(&self, session: &Session, id: u16) -> bool {
-        session.state.lock().release(id)
+    pub fn release(&self, session: &Session, id: u16, post: &mut Post) -> bool {
+        let ledger = self.ledger(session);
+        let batch = session.state.lock().release(id, ledger.as_ref());
+        post.wait_for(batch.unwrap_or(0));
+        batch.is_some()
     }
 
     /// Retained messages that the filter matches, at most `limit`.

@@ -53,4 +53,12 @@ impl Fast {
 pub struct Post {
     /// In the order in which they came about.
     pub signals: Vec<(Attachment, Signal)>,
+    /// The batch of the store that has to be on the disk before anybody is told of what was done; zero is none.
+    pub wait: u64,
+}
+
+impl Post {
+    pub(crate) fn wait_for(&mut self, batch: u64) {
+        self.wait = self.wait.max(batch);
+    }
 }

@@ -5,18 +5,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gateway::topic::check_name;
-use gateway::{Drop, Message, Now, Publisher, Refusal};
+use gateway::{Drop, Message, Now, Publisher, Qos, Refusal};
+use store::{Key, Store, Table};
 
 use crate::config::Options;
+use crate::ledger::Keeping;
 use crate::matches::Matches;
 use crate::members::Member;
 use crate::post::{Fast, Post, Signal};
 use crate::queue::{Entry, Pushed};
-use crate::routes::Route;
-use crate::session::Session;
+use crate::record::encode_delayed;
+use crate::routes::{Route, Routes};
+use crate::session::{Session, To};
 use crate::share::Group;
-use crate::timers::Timer;
-use crate::{Router, rewrite};
+use crate::timers::{Delayed, Timer};
+use crate::{Router, retained, rewrite};
 
 /// Deadlines that one call of [`Router::timeout`] handles; a driver has other work between.
 const BUDGET: usize = 1024;
@@ -28,7 +31,8 @@ impl Router {
     /// released (MQTT-4.3.3-10).
     ///
     /// Refused: `TopicName` for a malformed `$delayed` or rewritten topic, `QuotaExceeded` if a queue is full and refuses;
-    /// then other subscribers may have it.
+    /// then other subscribers may have it. `NotKept` if a durable session would get it and the store has no room or cannot
+    /// write; then nobody has it.
     pub fn publish(
         &self,
         now: Now,
@@ -38,6 +42,8 @@ impl Router {
         matches: &mut Matches,
         post: &mut Post,
     ) -> Result<usize, Refusal> {
+        // What a publisher is told of is on the disk as a whole or not at all.
+        let _together = if message.qos() > Qos::AtMostOnce { self.together() } else { None };
         let Some(session) = from else { return self.admit(now, message, matches, post) };
         let mut message = message.with_publisher(session.publisher);
         let renamed = {
@@ -50,13 +56,17 @@ impl Router {
             message = message.with_topic(&topic);
         }
         let Some(id) = once else { return self.admit(now, message, matches, post) };
-        if !session.state.lock().begin_once(id) {
+        let ledger = self.ledger(session);
+        let Some(batch) = session.state.lock().begin_once(id, ledger.as_ref()) else {
             self.counts.dropped(Drop::Duplicate);
+            // The first may still be on its way to the disk.
+            post.wait_for(self.store().map_or(0, Store::latest));
             return Ok(1);
-        }
+        };
+        post.wait_for(batch);
         let published = self.admit(now, message, matches, post);
         if published.is_err() {
-            session.state.lock().release(id);
+            session.state.lock().release(id, ledger.as_ref());
         }
         published
     }
@@ -70,13 +80,13 @@ impl Router {
         post: &mut Post,
     ) -> Result<usize, Refusal> {
         match message.topic().strip_prefix("$delayed/") {
-            Some(rest) => self.delay(now, &message, rest),
-            None => self.route(message, matches, post),
+            Some(rest) => self.delay(now, &message, rest, post),
+            None => self.route(now, message, matches, post),
         }
     }
 
     /// `$delayed/{seconds}/{topic}`.
-    fn delay(&self, now: Now, message: &Message, rest: &str) -> Result<usize, Refusal> {
+    fn delay(&self, now: Now, message: &Message, rest: &str, post: &mut Post) -> Result<usize, Refusal> {
         let options = self.options();
         let (seconds, topic) = rest.split_once('/').ok_or(Refusal::TopicName)?;
         let delay = seconds.parse().map(Duration::from_secs).map_err(|_| Refusal::TopicName)?;
@@ -84,35 +94,79 @@ impl Router {
             return Err(Refusal::TopicName);
         }
         let message = message.with_topic(topic);
-        if !self.timers.delay(now.instant + delay, message, options.max_delayed, options.max_delayed_bytes) {
+        // QoS 0 is not kept over a restart.
+        let store = self.store().filter(|_| message.qos() > Qos::AtMostOnce);
+        if store.is_some_and(|s| !s.has_room()) {
+            self.counts.dropped(Drop::StoreFull);
+            return Err(Refusal::NotKept);
+        }
+        let serial = store.map(Store::number);
+        let delayed = Delayed { message: message.clone(), serial };
+        if !self.timers.delay(now.instant + delay, delayed, options.max_delayed, options.max_delayed_bytes) {
             self.counts.dropped(Drop::DelayedFull);
             return Err(Refusal::QuotaExceeded);
+        }
+        if let (Some(store), Some(serial)) = (store, serial) {
+            let due = now.after(delay).wall_ms;
+            let key = Key::new(Table::Delayed).number(serial);
+            post.wait_for(store.put_new(key, encode_delayed(due, &message)));
         }
         Ok(1)
     }
 
     /// To the retained messages first: who subscribes meanwhile gets it from there, from here, or from both, but nothing
     /// older after it.
-    fn route(&self, message: Message, matches: &mut Matches, post: &mut Post) -> Result<usize, Refusal> {
+    fn route(
+        &self,
+        now: Now,
+        message: Message,
+        matches: &mut Matches,
+        post: &mut Post,
+    ) -> Result<usize, Refusal> {
         let options = self.options();
-        if message.retain() {
-            self.retained.write().set(&message, &options, &self.counts, &self.timers);
-        }
         let epoch = self.epoch.load(Ordering::Acquire);
         let is_worth_it = message.publisher() != Publisher::NONE;
         let find = |topic: &str| self.table.read().routes(topic);
+        let is_kept = message.qos() > Qos::AtMostOnce;
+        if let Some(store) = self.store().filter(|s| is_kept && !s.has_room()) {
+            let is_retained = message.retain() && retained::is_stored(message.topic());
+            let routes = matches.find(epoch, message.topic(), is_worth_it, find);
+            if (is_retained && !store.is_working()) || keepers(routes) > 0 {
+                self.counts.dropped(Drop::StoreFull);
+                return Err(Refusal::NotKept);
+            }
+        }
+        if message.retain() {
+            let batch =
+                self.retained.write().set(&message, &options, &self.counts, &self.timers, self.store());
+            if is_kept {
+                post.wait_for(batch);
+            }
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
         let routes = matches.find(epoch, message.topic(), is_worth_it, find);
+        let several = is_kept && self.store().is_some() && keepers(routes) > 1;
+        let mut keeping = Keeping::new(self.store(), &message, several);
         let mut is_refused = false;
         for route in &routes.plain {
-            is_refused |= self.offer(route, &message, &options, post) == Pushed::Refused;
+            is_refused |= self.offer(now, route, &message, &options, &mut keeping, post) == Pushed::Refused;
         }
         for group in &routes.groups {
-            is_refused |= self.share(group, &message, &options, post) == Pushed::Refused;
+            is_refused |= self.share(now, group, &message, &options, &mut keeping, post) == Pushed::Refused;
         }
+        post.wait_for(keeping.batch);
         if is_refused { Err(Refusal::QuotaExceeded) } else { Ok(routes.len()) }
     }
 
-    fn offer(&self, route: &Route, message: &Message, options: &Options, post: &mut Post) -> Pushed {
+    fn offer(
+        &self,
+        now: Now,
+        route: &Route,
+        message: &Message,
+        options: &Options,
+        keeping: &mut Keeping<'_>,
+        post: &mut Post,
+    ) -> Pushed {
         let Route { session, options: subscribed, ids } = route;
         if subscribed.no_local && message.publisher() == session.publisher {
             return Pushed::Dropped;
@@ -122,16 +176,20 @@ impl Router {
         if subscribed.kind.is_fast() {
             return fast(session, message, retain, ids, post);
         }
-        let entry = Entry { qos: message.qos().min(subscribed.qos), message, retain, ids, via: None };
-        session.state.lock().push(entry, options, &self.counts, post)
+        let qos = message.qos().min(subscribed.qos);
+        let entry = Entry { qos, message, retain, ids, via: None, stored: None };
+        let to = To { now, options, counts: &self.counts, ledger: self.ledger(session) };
+        session.state.lock().push(entry, &to, keeping, post)
     }
 
     /// To one member of the group. A member whose queue refuses is passed over if another has room.
     pub(crate) fn share(
         &self,
+        now: Now,
         group: &Arc<Group>,
         message: &Message,
         options: &Options,
+        keeping: &mut Keeping<'_>,
         post: &mut Post,
     ) -> Pushed {
         let offer = |member: &Member| {
@@ -142,8 +200,10 @@ impl Router {
                 fast(session, message, retain, ids, post)
             } else {
                 let qos = message.qos().min(subscribed.qos);
-                let entry = Entry { message, qos, retain, ids, via: Some(group.clone()) };
-                session.state.lock().push(entry, options, &self.counts, post)
+                let via = Some(group.filter.clone());
+                let entry = Entry { message, qos, retain, ids, via, stored: None };
+                let to = To { now, options, counts: &self.counts, ledger: self.ledger(session) };
+                session.state.lock().push(entry, &to, keeping, post)
             };
             (pushed, pushed == Pushed::Queued)
         };
@@ -155,16 +215,29 @@ impl Router {
     pub fn timeout(&self, now: Now, matches: &mut Matches, post: &mut Post) {
         for _ in 0..BUDGET {
             let Some((key, timer)) = self.timers.pop(now.instant) else { return };
+            let _together = self.together();
             match timer {
-                Timer::Delayed(message) => {
+                Timer::Delayed(Delayed { message, serial }) => {
                     // Its publisher was told long ago; what cannot be queued now is counted where it is dropped.
-                    let _ = self.route(message.with_published(now), matches, post);
+                    let _ = self.route(now, message.with_published(now), matches, post);
+                    if let (Some(store), Some(serial)) = (self.store(), serial) {
+                        store.delete(Key::new(Table::Delayed).number(serial));
+                    }
                 }
-                Timer::Retained(topic) => self.retained.write().expire(&topic, key, &self.timers),
+                Timer::Retained(topic) => {
+                    self.retained.write().expire(&topic, key, &self.timers, self.store());
+                }
                 Timer::Absent(session) => self.absent(now, &session, key, matches, post),
             }
         }
     }
+}
+
+/// How many sessions would keep a message of QoS 1 or 2, as far as it matters: none, one, several.
+fn keepers(routes: &Routes) -> usize {
+    let plain = routes.plain.iter().filter(|r| r.session.is_durable() && r.options.qos > Qos::AtMostOnce);
+    let groups = routes.groups.iter().filter(|g| g.may_keep());
+    plain.map(drop).chain(groups.map(drop)).take(2).count()
 }
 
 /// Past the session's queue.

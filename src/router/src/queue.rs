@@ -6,18 +6,23 @@
 //!                                +---- rewind: another connection +
 //! ```
 //!
-//! One queue serves the connected and the absent: an absent session is not drained, a slow one seldom.
+//! One queue serves the connected and the absent: an absent session is not drained, a slow one seldom. What of it is on
+//! the disk may be there alone ([`Cold`]); it comes before what is in memory.
+//!
+//! Of a durable session, each change is written down in its [`Ledger`]. A QoS 2 delivery is sent when the disk has its packet
+//! id: otherwise a client that has received it would get it a second time from a gateway that has forgotten.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gateway::{DeliveryId, Drop, Instant, Message, Qos};
+use gateway::{DeliveryId, Drop, Message, Now, Qos};
 use hashbrown::HashSet;
+use store::{Error, Stored};
 
 use crate::config::{OnFull, Options};
 use crate::count::Counts;
-use crate::share::Group;
+use crate::ledger::{Cold, Ledger};
 
 /// What an idle session has none of.
 #[derive(Default)]
@@ -31,6 +36,10 @@ pub(crate) struct Work {
     inflight_bytes: usize,
     /// Flights before this index were sent on this connection.
     sent: usize,
+    /// What comes before the queue and is on the disk alone.
+    cold: Cold,
+    /// The batch that was last said to hold something back.
+    named: u64,
     /// Packet ids in flight are no longer in the order of the ring: one was never settled and was stepped over.
     is_skewed: bool,
     /// QoS 2 packet ids received and not released (MQTT-4.3.3); at most 65,535.
@@ -45,7 +54,9 @@ pub(crate) struct Entry {
     pub(crate) retain: bool,
     pub(crate) ids: Option<Arc<[u32]>>,
     /// The shared subscription it came by.
-    pub(crate) via: Option<Arc<Group>>,
+    pub(crate) via: Option<Arc<str>>,
+    /// Its record, if the session is durable.
+    pub(crate) stored: Option<Box<Stored>>,
 }
 
 impl Entry {
@@ -64,6 +75,10 @@ struct Flight {
     id: DeliveryId,
     /// None once the client has received it (PUBREC).
     entry: Option<Entry>,
+    /// It was sent, on this connection or another.
+    was_sent: bool,
+    /// The batch that must be on the disk before it is sent; zero is none.
+    gate: u64,
 }
 
 /// What became of an entry.
@@ -77,6 +92,14 @@ pub(crate) enum Pushed {
     Refused,
     /// There is no such session any more.
     Ended,
+}
+
+/// What one delivery or drop needs to know of the world.
+pub(crate) struct Step<'a> {
+    pub(crate) now: Now,
+    pub(crate) most_bytes: usize,
+    pub(crate) counts: &'a Counts,
+    pub(crate) ledger: Option<Ledger<'a>>,
 }
 
 /// What is handed over next.
@@ -107,6 +130,8 @@ impl Work {
     pub(crate) fn spare(mut self: Box<Self>) {
         self.sent = 0;
         self.is_skewed = false;
+        self.cold = Cold::default();
+        self.named = 0;
         let is_small = |capacity: usize| capacity <= SPARE.1;
         if is_small(self.queue.capacity())
             && is_small(self.inflight.capacity())
@@ -123,59 +148,142 @@ impl Work {
     /// Another connection, or none: nothing was sent on it.
     pub(crate) fn rewind(&mut self) {
         self.sent = 0;
+        self.named = 0;
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.inflight.is_empty() && self.incoming.is_empty()
+        self.queue.is_empty() && self.inflight.is_empty() && self.incoming.is_empty() && self.cold.count == 0
     }
 
     /// Messages waiting and in flight.
     pub(crate) fn depth(&self) -> (usize, usize) {
-        (self.queue.len(), self.inflight.len())
+        (self.waiting(), self.inflight.len())
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.cold.count
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.queued_bytes + self.cold.bytes
     }
 
     pub(crate) fn has_room(&self, options: &Options) -> bool {
-        self.queue.len() < options.max_queued && self.queued_bytes < options.max_queued_bytes
+        self.waiting() < options.max_queued && self.waiting_bytes() < options.max_queued_bytes
+    }
+
+    /// The batch that holds back what comes next, if it was not named before; None if nothing is held back.
+    pub(crate) fn waits_for(&mut self, durable: u64) -> Option<Option<u64>> {
+        let gate = self.inflight.get(self.sent).map(|f| f.gate).filter(|&gate| gate > durable)?;
+        let named = std::mem::replace(&mut self.named, gate);
+        Some((named < gate).then_some(gate))
     }
 
     /// Whether [`step`](Self::step) would hand something over.
     pub(crate) fn is_deliverable(&self, credit: u16) -> bool {
         match self.inflight.get(self.sent) {
             Some(flight) => credit > 0 || flight.entry.is_none(),
+            None if self.cold.count > 0 => credit > 0,
             None => self.queue.front().is_some_and(|e| credit > 0 || !e.is_kept()),
         }
     }
 
-    pub(crate) fn push(
+    /// Makes room for `entry` at the end of the queue; what it became if there is none to be had.
+    pub(crate) fn make_room(
         &mut self,
-        entry: Entry,
+        entry: &Entry,
         is_connected: bool,
         options: &Options,
         counts: &Counts,
-    ) -> Pushed {
+        ledger: Option<&Ledger<'_>>,
+    ) -> Result<(), Pushed> {
         let size = entry.message.size();
-        let reason = |e: &Entry| if is_connected && !e.is_kept() { Drop::SlowPeer } else { Drop::QueueFull };
-        while self.queue.len() >= options.max_queued
-            || (self.queued_bytes + size > options.max_queued_bytes && !self.queue.is_empty())
+        let reason = |is_kept: bool| if is_connected && !is_kept { Drop::SlowPeer } else { Drop::QueueFull };
+        while self.waiting() >= options.max_queued
+            || (self.waiting_bytes() + size > options.max_queued_bytes && self.waiting() > 0)
         {
             // At the bound the oldest QoS 0 goes first.
-            let victim = match self.oldest_qos0() {
-                Some(at) => at,
-                None if !entry.is_kept() => {
-                    counts.dropped(reason(&entry));
-                    return Pushed::Dropped;
+            match self.oldest_qos0() {
+                Some(at) => {
+                    self.take(at);
+                    counts.dropped(reason(false));
                 }
-                None if options.on_full == OnFull::Refuse => return Pushed::Refused,
-                None => 0,
-            };
-            if let Some(old) = self.take(victim) {
-                counts.dropped(reason(&old));
+                None if !entry.is_kept() => {
+                    counts.dropped(reason(false));
+                    return Err(Pushed::Dropped);
+                }
+                None if options.on_full == OnFull::Refuse => return Err(Pushed::Refused),
+                None => {
+                    self.drop_oldest(ledger).map_err(|_| Pushed::Refused)?;
+                    counts.dropped(reason(true));
+                }
             }
         }
-        self.queued_bytes += size;
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self, ledger: Option<&Ledger<'_>>) -> Result<(), Error> {
+        if let Some(ledger) = ledger
+            && self.cold.count > 0
+        {
+            return ledger.drop_first(&mut self.cold);
+        }
+        if let (Some(old), Some(ledger)) = (self.take(0), ledger) {
+            ledger.remove(&old);
+        }
+        Ok(())
+    }
+
+    /// Puts an entry at the end of the queue.
+    pub(crate) fn append(&mut self, entry: Entry) {
+        self.queued_bytes += entry.message.size();
         self.queued_qos0 += usize::from(!entry.is_kept());
         self.queue.push_back(entry);
-        Pushed::Queued
+    }
+
+    /// Leaves to the disk what it has, if there are more than `most` in memory.
+    pub(crate) fn spill(&mut self, most: usize, durable: u64) {
+        if self.queue.len() <= most || self.queued_qos0 > 0 {
+            return;
+        }
+        while let Some(stored) = self.queue.front().and_then(|e| e.stored.as_deref())
+            && stored.batch <= durable
+        {
+            let sequence = stored.sequence;
+            let Some(entry) = self.take(0) else { return };
+            if self.cold.count == 0 {
+                self.cold.from = sequence;
+            }
+            self.cold.to = sequence + 1;
+            self.cold.count += 1;
+            self.cold.bytes += entry.message.size();
+        }
+    }
+
+    /// Reads back the next messages that are on the disk alone, if nothing in memory comes before them.
+    fn warm(&mut self, now: Now, ledger: &Ledger<'_>) -> Result<(), Error> {
+        let entries = ledger.warm(now, &mut self.cold)?;
+        for entry in entries.into_iter().rev() {
+            self.queued_bytes += entry.message.size();
+            self.queue.push_front(entry);
+        }
+        Ok(())
+    }
+
+    /// Reads back what is not on the disk alone: what is in flight, and which packet ids were received.
+    pub(crate) fn thaw(&mut self, now: Now, ledger: &Ledger<'_>) -> Result<Option<u16>, Error> {
+        let view = ledger.store.view()?;
+        let incoming = ledger.read_incoming(&*view)?;
+        let flights = ledger.read_flights(now, &*view)?;
+        let (last_id, from) = flights.last().map_or((None, 0), |f| (Some(f.id.0), f.sequence + 1));
+        self.cold = ledger.measure(from, &*view)?;
+        self.incoming.extend(incoming);
+        self.is_skewed = !flights.is_empty();
+        for flight in flights {
+            self.inflight_bytes += flight.entry.as_ref().map_or(0, |e| e.message.size());
+            self.inflight.push_back(Flight { id: flight.id, entry: flight.entry, was_sent: true, gate: 0 });
+        }
+        Ok(last_id)
     }
 
     fn oldest_qos0(&self) -> Option<usize> {
@@ -195,50 +303,64 @@ impl Work {
     /// Hands one thing over: None if nothing can be, otherwise whether there is room for more.
     pub(crate) fn step(
         &mut self,
-        now: Instant,
-        most_bytes: usize,
+        step: &Step<'_>,
         credit: &mut u16,
         last_id: &mut u16,
-        counts: &Counts,
         hand: &mut impl FnMut(Next<'_>) -> bool,
     ) -> Option<bool> {
-        // What is sent again comes before what is new (MQTT-4.6.0-1).
-        if let Some(flight) = self.inflight.get(self.sent) {
-            let next = match &flight.entry {
-                None => Next::Release(flight.id),
-                Some(_) if *credit == 0 => return None,
-                Some(entry) => {
-                    *credit -= 1;
-                    Next::Message(entry, Some(flight.id), true)
+        let durable = step.ledger.map_or(u64::MAX, |l| l.store.durable());
+        loop {
+            // What is sent again comes before what is new (MQTT-4.6.0-1).
+            if let Some(flight) = self.inflight.get_mut(self.sent)
+                && flight.gate <= durable
+            {
+                let next = match &flight.entry {
+                    None => Next::Release(flight.id),
+                    Some(_) if *credit == 0 => return None,
+                    Some(entry) => {
+                        *credit -= 1;
+                        Next::Message(entry, Some(flight.id), std::mem::replace(&mut flight.was_sent, true))
+                    }
+                };
+                self.sent += 1;
+                return Some(hand(next));
+            }
+            let held_back = self.inflight.len() - self.sent;
+            if let Some(ledger) = &step.ledger
+                && self.cold.count > 0
+                && self.warm(step.now, ledger).is_err()
+            {
+                return None;
+            }
+            let front = self.queue.front()?;
+            if front.message.is_expired(step.now.instant) {
+                if let (Some(entry), Some(ledger)) = (self.take(0), &step.ledger) {
+                    ledger.remove(&entry);
                 }
-            };
-            self.sent += 1;
-            return Some(hand(next));
-        }
-        let front = self.queue.front()?;
-        if front.message.is_expired(now) {
-            self.take(0);
-            counts.dropped(Drop::Expired);
-            return Some(true);
-        }
-        if !front.is_kept() {
+                step.counts.dropped(Drop::Expired);
+                return Some(true);
+            }
+            if !front.is_kept() {
+                if held_back > 0 {
+                    return None;
+                }
+                let entry = self.take(0)?;
+                return Some(hand(Next::Message(&entry, None, false)));
+            }
+            let size = front.message.size();
+            let is_full = !self.inflight.is_empty() && self.inflight_bytes + size > step.most_bytes;
+            if usize::from(*credit) <= held_back || is_full {
+                return None;
+            }
+            let id = self.next_id(*last_id)?;
+            *last_id = id.0;
             let entry = self.take(0)?;
-            return Some(hand(Next::Message(&entry, None, false)));
+            let written = step.ledger.map_or(0, |l| l.fly(id, &entry));
+            let is_held = entry.qos == Qos::ExactlyOnce && step.ledger.is_some_and(|l| l.is_strict);
+            let gate = if is_held { written } else { 0 };
+            self.inflight_bytes += size;
+            self.inflight.push_back(Flight { id, entry: Some(entry), was_sent: false, gate });
         }
-        let size = front.message.size();
-        let is_full = !self.inflight.is_empty() && self.inflight_bytes + size > most_bytes;
-        if *credit == 0 || is_full {
-            return None;
-        }
-        let id = self.next_id(*last_id)?;
-        *last_id = id.0;
-        *credit -= 1;
-        let entry = self.take(0)?;
-        let has_room = hand(Next::Message(&entry, Some(id), false));
-        self.inflight_bytes += size;
-        self.inflight.push_back(Flight { id, entry: Some(entry) });
-        self.sent = self.inflight.len();
-        Some(has_room)
     }
 
     /// Ids are given out in a ring, so the oldest in flight is the first that could be met again. One that is never
@@ -273,48 +395,80 @@ impl Work {
     }
 
     /// The delivery is over; false if there was none.
-    pub(crate) fn settle(&mut self, id: DeliveryId) -> bool {
+    pub(crate) fn settle(&mut self, id: DeliveryId, ledger: Option<&Ledger<'_>>) -> bool {
         let Some(at) = self.position(id) else { return false };
         let flight = if at == 0 { self.inflight.pop_front() } else { self.inflight.remove(at) };
         self.sent = self.sent.saturating_sub(usize::from(at < self.sent));
-        if let Some(entry) = flight.and_then(|f| f.entry) {
+        let entry = flight.and_then(|f| f.entry);
+        if let Some(ledger) = ledger {
+            ledger.land(id, entry.as_ref());
+        }
+        if let Some(entry) = entry {
             self.inflight_bytes = self.inflight_bytes.saturating_sub(entry.message.size());
         }
         true
     }
 
     /// The client has it; false if there is no such delivery of QoS 2.
-    pub(crate) fn receive(&mut self, id: DeliveryId) -> bool {
-        let Some(at) = self.position(id) else { return false };
-        let Some(flight) = self.inflight.get_mut(at) else { return false };
+    pub(crate) fn receive(&mut self, id: DeliveryId, ledger: Option<&Ledger<'_>>) -> Option<u64> {
+        let at = self.position(id)?;
+        let flight = self.inflight.get_mut(at)?;
         if flight.entry.as_ref().is_some_and(|e| e.qos != Qos::ExactlyOnce) {
-            return false;
+            return None;
         }
+        let mut batch = 0;
         if let Some(entry) = flight.entry.take() {
             self.inflight_bytes = self.inflight_bytes.saturating_sub(entry.message.size());
+            batch = ledger.map_or(0, |l| l.receive(id, &entry));
         }
-        true
+        Some(batch)
     }
 
-    /// Everything that the client does not have, oldest first.
-    pub(crate) fn into_entries(self) -> Vec<Entry> {
-        self.inflight.into_iter().filter_map(|f| f.entry).chain(self.queue).collect()
+    /// Everything that the client does not have, oldest first. What cannot be read back is not among it.
+    pub(crate) fn into_entries(mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
+        let mut entries: Vec<_> = self.inflight.into_iter().filter_map(|f| f.entry).collect();
+        if let Some(ledger) = ledger {
+            while self.cold.count > 0 {
+                let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
+                entries.extend(portion);
+            }
+        }
+        entries.extend(self.queue);
+        entries
     }
 
-    /// Takes what other members of a shared subscription may get, oldest first.
-    pub(crate) fn take_shared(&mut self) -> Vec<Entry> {
+    /// How many the client does not have.
+    pub(crate) fn undelivered(&self) -> usize {
+        self.waiting() - self.queued_qos0 + self.inflight.iter().filter(|f| f.entry.is_some()).count()
+    }
+
+    /// Takes what other members of a shared subscription may get, oldest first. Their records stay until they have
+    /// another place.
+    pub(crate) fn take_shared(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
         let mut taken = Vec::new();
         for flight in std::mem::take(&mut self.inflight) {
             match flight.entry {
                 Some(entry) if entry.is_movable() => {
                     self.inflight_bytes = self.inflight_bytes.saturating_sub(entry.message.size());
+                    if let Some(ledger) = ledger {
+                        ledger.land(flight.id, None);
+                    }
                     taken.push(entry);
                 }
                 _ => self.inflight.push_back(flight),
             }
         }
+        let mut waiting = Vec::new();
+        while let Some(ledger) = ledger
+            && self.cold.count > 0
+        {
+            let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
+            self.queued_bytes += portion.iter().map(|e| e.message.size()).sum::<usize>();
+            waiting.extend(portion);
+        }
+        waiting.extend(std::mem::take(&mut self.queue));
         self.sent = 0;
-        for entry in std::mem::take(&mut self.queue) {
+        for entry in waiting {
             if entry.is_movable() {
                 self.queued_bytes = self.queued_bytes.saturating_sub(entry.message.size());
                 taken.push(entry);
@@ -333,8 +487,6 @@ fn after(id: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use gateway::Now;
-
     use super::*;
 
     struct World {
@@ -351,8 +503,14 @@ mod tests {
 
         fn push(&mut self, payload: &str, qos: Qos, is_connected: bool) -> Pushed {
             let message = Message::new(Now::default(), "t", payload.as_bytes()).with_qos(qos);
-            let entry = Entry { message, qos, retain: false, ids: None, via: None };
-            self.work.push(entry, is_connected, &self.options, &self.counts)
+            let entry = Entry { message, qos, retain: false, ids: None, via: None, stored: None };
+            match self.work.make_room(&entry, is_connected, &self.options, &self.counts, None) {
+                Ok(()) => {
+                    self.work.append(entry);
+                    Pushed::Queued
+                }
+                Err(pushed) => pushed,
+            }
         }
 
         fn drain(&mut self) -> Vec<(String, u16)> {
@@ -366,8 +524,9 @@ mod tests {
                 }
                 true
             };
-            let most = options.max_queued_bytes;
-            while work.step(Instant::default(), most, credit, last_id, counts, &mut hand).is_some() {}
+            let (now, most_bytes) = (Now::default(), options.max_queued_bytes);
+            let step = Step { now, most_bytes, counts, ledger: None };
+            while work.step(&step, credit, last_id, &mut hand).is_some() {}
             got
         }
 
@@ -413,7 +572,7 @@ mod tests {
             w.push(&payload, Qos::AtLeastOnce, true);
         }
         assert!(w.drain().is_empty(), "three are in flight");
-        assert!(w.work.settle(DeliveryId(2)));
+        assert!(w.work.settle(DeliveryId(2), None));
         assert_eq!(w.drain().len(), 1);
     }
 
@@ -429,10 +588,10 @@ mod tests {
                 let got = w.drain();
                 assert_eq!(got.len(), 1);
                 assert!(![0, 1, 2].contains(&got[0].1));
-                assert!(w.work.settle(DeliveryId(got[0].1)));
+                assert!(w.work.settle(DeliveryId(got[0].1), None));
             }
         }
-        assert!(w.work.settle(DeliveryId(2)) && w.work.settle(DeliveryId(1)));
+        assert!(w.work.settle(DeliveryId(2), None) && w.work.settle(DeliveryId(1), None));
         assert!(w.work.is_idle());
     }
 
@@ -446,7 +605,7 @@ mod tests {
         let ids: Vec<u16> = w.drain().into_iter().map(|(_, id)| id).collect();
         assert_eq!((ids[4], ids[5]), (65_535, 1));
         for n in (0..20).map(|n| (n * 7 + 3) % 20) {
-            assert!(w.work.settle(DeliveryId(ids[n])) && !w.work.settle(DeliveryId(ids[n])));
+            assert!(w.work.settle(DeliveryId(ids[n]), None) && !w.work.settle(DeliveryId(ids[n]), None));
         }
         assert_eq!((w.work.is_idle(), w.work.inflight_bytes, w.work.queued_bytes), (true, 0, 0));
     }

@@ -16,8 +16,9 @@ pub(crate) struct Registry {
     shards: [Mutex<HashTable<Arc<Session>>>; SHARDS],
     hasher: DefaultHashBuilder,
     len: AtomicUsize,
-    /// Of listeners without a mountpoint; there are no more than listeners.
-    realms: Mutex<HashMap<Arc<str>, Arc<Realm>>>,
+    /// Of listeners without a mountpoint, for sessions that end with their connections and for durable ones; there are no more
+    /// than listeners.
+    realms: Mutex<HashMap<Arc<str>, [Arc<Realm>; 2]>>,
 }
 
 impl Default for Registry {
@@ -43,15 +44,19 @@ impl Registry {
     }
 
     /// What sessions of this namespace and mountpoint share.
-    pub(crate) fn realm(&self, namespace: &str, mount: Box<str>) -> Arc<Realm> {
+    pub(crate) fn realm(&self, namespace: &str, mount: Box<str>, is_durable: bool) -> Arc<Realm> {
         let mut realms = self.realms.lock();
-        let plain = realms
-            .entry_ref(namespace)
-            .or_insert_with(|| Arc::new(Realm { namespace: namespace.into(), mount: "".into() }));
+        let plain = realms.entry_ref(namespace).or_insert_with(|| {
+            let namespace: Arc<str> = namespace.into();
+            [false, true].map(|is_durable| {
+                Arc::new(Realm { namespace: namespace.clone(), mount: "".into(), is_durable })
+            })
+        });
+        let plain = &plain[usize::from(is_durable)];
         if mount.is_empty() {
             return plain.clone();
         }
-        Arc::new(Realm { namespace: plain.namespace.clone(), mount: mount.into() })
+        Arc::new(Realm { namespace: plain.namespace.clone(), mount: mount.into(), is_durable })
     }
 
     pub(crate) fn shard(&self, namespace: &str, client_id: &str) -> Shard<'_> {

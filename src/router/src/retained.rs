@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use gateway::{Drop, Instant, Message, Properties};
 
+use store::{Store, Table};
+
 use crate::config::Options;
 use crate::count::Counts;
+use crate::record::encode_message;
 use crate::timers::{Key, Timer, Timers};
 use crate::tree::Tree;
 
@@ -24,19 +27,40 @@ struct Kept {
 impl Retained {
     /// Keeps the message in the place of the one before it, or removes that if the payload is empty (MQTT-3.3.1-6).
     /// What finds no room is counted; the one before it goes all the same, for it is not the last any more.
-    pub(crate) fn set(&mut self, message: &Message, options: &Options, counts: &Counts, timers: &Timers) {
+    /// The batch of the store that says so comes back.
+    pub(crate) fn set(
+        &mut self,
+        message: &Message,
+        options: &Options,
+        counts: &Counts,
+        timers: &Timers,
+        store: Option<&Store>,
+    ) -> u64 {
         let topic = message.topic();
         if message.payload().is_empty() {
-            return self.remove(topic, timers);
+            return self.remove(topic, timers, store);
         }
         let message = owned(message);
         let old = self.tree.get(topic).map(|k| k.message.size());
         let (len, bytes) = (self.tree.len() - usize::from(old.is_some()), self.bytes - old.unwrap_or(0));
         if len >= options.max_retained || bytes + message.size() > options.max_retained_bytes {
             counts.dropped(Drop::RetainedFull);
-            return self.remove(topic, timers);
+            return self.remove(topic, timers, store);
         }
-        self.bytes = bytes + message.size();
+        let batch = store.filter(|_| is_stored(topic)).map_or(0, |store| {
+            let mut record = Vec::new();
+            encode_message(&mut record, &message);
+            store.put(key_of(topic), record)
+        });
+        self.keep(message, timers);
+        batch
+    }
+
+    /// Keeps a message that has room, or that the store had.
+    pub(crate) fn keep(&mut self, message: Message, timers: &Timers) {
+        let topic = message.topic();
+        let old = self.tree.get(topic).map_or(0, |k| k.message.size());
+        self.bytes = self.bytes - old + message.size();
         let expiry = message.expires().map(|at| timers.set(at, Timer::Retained(topic.into())));
         let kept = Kept { message: message.clone(), expiry };
         match self.tree.get_mut(topic) {
@@ -51,18 +75,19 @@ impl Retained {
         }
     }
 
-    fn remove(&mut self, topic: &str, timers: &Timers) {
-        let Some(old) = self.tree.remove(topic) else { return };
+    fn remove(&mut self, topic: &str, timers: &Timers, store: Option<&Store>) -> u64 {
+        let Some(old) = self.tree.remove(topic) else { return 0 };
         self.bytes -= old.message.size();
         if let Some(key) = old.expiry {
             timers.cancel(key);
         }
+        store.filter(|_| is_stored(topic)).map_or(0, |store| store.delete(key_of(topic)))
     }
 
     /// Removes the message of `topic` if it is the one whose time this was.
-    pub(crate) fn expire(&mut self, topic: &str, key: Key, timers: &Timers) {
+    pub(crate) fn expire(&mut self, topic: &str, key: Key, timers: &Timers, store: Option<&Store>) {
         if self.tree.get(topic).is_some_and(|k| k.expiry == Some(key)) {
-            self.remove(topic, timers);
+            self.remove(topic, timers, store);
         }
     }
 
@@ -87,6 +112,15 @@ impl Retained {
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.tree.len(), self.bytes)
     }
+}
+
+/// Whether the message of a topic outlives the process. What the gateway says of itself does not.
+pub(crate) fn is_stored(topic: &str) -> bool {
+    topic != "$SYS" && !topic.starts_with("$SYS/")
+}
+
+pub(crate) fn key_of(topic: &str) -> store::Key {
+    store::Key::new(Table::Retained).text(topic.as_bytes())
 }
 
 /// The message without a hold on the buffer it was received in: what is kept for long must not pin it.
@@ -138,7 +172,7 @@ mod tests {
         fn set(&mut self, topic: &str, payload: &str, seconds: Option<u64>) {
             let message = Message::new(Now::default(), topic, payload.as_bytes())
                 .with_expiry(seconds.map(Duration::from_secs));
-            self.retained.set(&message, &self.options, &self.counts, &self.timers);
+            self.retained.set(&message, &self.options, &self.counts, &self.timers, None);
         }
 
         fn at(&self, filter: &str) -> Vec<String> {
@@ -185,10 +219,10 @@ mod tests {
         w.set("a", "old", Some(5));
         let (key, _) = w.timers.pop(Instant::from_micros(5_000_000)).unwrap();
         w.set("a", "new", Some(50));
-        w.retained.expire("a", key, &w.timers);
+        w.retained.expire("a", key, &w.timers, None);
         assert_eq!(w.at("a"), ["new"]);
         let (key, _) = w.timers.pop(Instant::from_micros(50_000_000)).unwrap();
-        w.retained.expire("a", key, &w.timers);
+        w.retained.expire("a", key, &w.timers, None);
         assert_eq!(w.retained.size(), (0, 0));
     }
 

@@ -23,13 +23,13 @@ impl Leaf {
         self.members.is_empty() && self.groups.is_none()
     }
 
-    fn join(&mut self, member: Member, group: Option<&str>) -> bool {
-        let Some(name) = group else { return self.members.join(member) };
+    fn join(&mut self, member: Member, filter: &Filter) -> bool {
+        let Some(name) = filter.group() else { return self.members.join(member) };
         let groups = self.groups.get_or_insert_default();
         match groups.iter().find(|g| g.name() == name) {
             Some(group) => group.join(member),
             None => {
-                let group = Group::new(name);
+                let group = Group::new(name, filter.text().clone());
                 group.join(member);
                 groups.push(Arc::new(group));
                 true
@@ -91,7 +91,7 @@ impl Table {
         } else {
             self.exact.entry_ref(plain).or_default()
         };
-        let is_new = leaf.join(Member::new(session, filter, s), filter.group());
+        let is_new = leaf.join(Member::new(session, filter, s), filter);
         self.shared += usize::from(is_new && filter.group().is_some());
         self.subscriptions += usize::from(is_new);
         if is_new { Joined::New } else { Joined::Again }
@@ -115,6 +115,14 @@ impl Table {
         self.shared -= usize::from(was && filter.group().is_some());
         self.subscriptions -= usize::from(was);
         was
+    }
+
+    /// The group of a shared subscription's whole filter.
+    pub(crate) fn group(&self, filter: &str) -> Option<Arc<Group>> {
+        let filter = Filter::parse(filter).ok()?;
+        let (plain, name) = (filter.plain(), filter.group()?);
+        let leaf = if filter.has_wildcard() { self.wild.get(plain) } else { self.exact.get(plain) }?;
+        leaf.groups.as_ref()?.iter().find(|g| g.name() == name).cloned()
     }
 
     /// Who gets a message on `topic`. Overlapping subscriptions of one session become one route with the highest QoS

@@ -1,17 +1,24 @@
 //! One client's session: where it is connected, what it subscribed to, and when it ends. Everything changes under one
-//! lock, by few functions: a store that keeps sessions has its places here and in [`crate::queue`].
+//! lock, by few functions, which write down in the session's [`Ledger`] what must outlive the process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{DeliveryId, Filter, Instant, Publisher, Settle, Will};
+use gateway::{DeliveryId, Drop, Filter, Instant, Now, Publisher, Settle, Will};
 use parking_lot::Mutex;
+use store::{Error, Key, Table};
 
 use crate::config::Options;
 use crate::count::Counts;
+use crate::ledger::{Keeping, Ledger};
 use crate::post::{Attachment, Post, Signal};
-use crate::queue::{Entry, Next, Pushed, Work};
-use crate::timers::Key;
+use crate::queue::{Entry, Next, Pushed, Step, Work};
+use crate::record::{SessionParts, encode_session};
+use crate::timers;
+
+/// Messages of a durable session that are kept in memory beside the disk: for one without a connection, and for one whose
+/// connection is slow.
+const IN_MEMORY: (usize, usize) = (32, 512);
 
 /// A session. Shared by the registry, the routes to it, and the driver that hosts its connection.
 pub struct Session {
@@ -26,6 +33,8 @@ pub struct Session {
 pub(crate) struct Realm {
     pub(crate) namespace: Arc<str>,
     pub(crate) mount: Arc<str>,
+    /// Whether the store has them, each under its publisher's number.
+    pub(crate) is_durable: bool,
 }
 
 impl Session {
@@ -44,6 +53,10 @@ impl Session {
         &self.realm.mount
     }
 
+    pub(crate) fn is_durable(&self) -> bool {
+        self.realm.is_durable
+    }
+
     /// What tells its messages from those of others.
     pub fn publisher(&self) -> Publisher {
         self.publisher
@@ -54,7 +67,7 @@ impl Session {
         let at = Attachment { driver: 0, peer: gateway::Peer::default() };
         Arc::new(Session {
             client_id: client_id.into(),
-            realm: Arc::new(Realm { namespace: "".into(), mount: "".into() }),
+            realm: Arc::new(Realm { namespace: "".into(), mount: "".into(), is_durable: false }),
             principal: None,
             publisher: Publisher(1),
             state: Mutex::new(State::new(at, 10, Expiry::of(Duration::MAX), None)),
@@ -94,6 +107,8 @@ pub(crate) struct State {
     pub(crate) is_signalled: bool,
     /// It is over; whoever still refers to it finds nothing to do.
     pub(crate) is_ended: bool,
+    /// What it has to deliver was not read back since the start.
+    pub(crate) is_frozen: bool,
     /// Deliveries of QoS 1 and 2 that may still be sent on this connection, and the most there may be.
     credit: u16,
     most_credit: u16,
@@ -110,7 +125,9 @@ pub(crate) struct State {
 /// What time does to an absent session.
 pub(crate) struct Absence {
     /// The deadline that is set, the earlier of the two.
-    pub(crate) key: Key,
+    pub(crate) key: timers::Key,
+    /// Since when, in milliseconds since 1970.
+    pub(crate) since: u64,
     /// When the will is published.
     pub(crate) will_at: Option<Instant>,
     /// When the session ends.
@@ -123,8 +140,27 @@ impl State {
             at: Some(at),
             is_signalled: false,
             is_ended: false,
+            is_frozen: false,
             credit,
             most_credit: credit,
+            last_id: 0,
+            expiry,
+            filters: Vec::new(),
+            will,
+            work: None,
+            absence: None,
+        }
+    }
+
+    /// One that the store has, and that has no connection.
+    pub(crate) fn restored(expiry: Expiry, will: Option<Box<Will>>) -> State {
+        State {
+            at: None,
+            is_signalled: false,
+            is_ended: false,
+            is_frozen: true,
+            credit: 0,
+            most_credit: 0,
             last_id: 0,
             expiry,
             filters: Vec::new(),
@@ -168,28 +204,58 @@ impl State {
         !self.is_ended && self.at.is_some() && self.work.as_ref().is_none_or(|w| w.has_room(options))
     }
 
+    /// Reads back what the store has of it, if that has not been done yet.
+    pub(crate) fn thaw(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Result<(), Error> {
+        if let (true, Some(ledger)) = (self.is_frozen, ledger) {
+            let work = self.work.get_or_insert_with(Work::fresh);
+            if let Some(id) = work.thaw(now, ledger)? {
+                self.last_id = id;
+            }
+            self.is_frozen = false;
+            self.tidy();
+        }
+        Ok(())
+    }
+
     /// Queues a message for the session. What is for sessions that are not there is decided here, the bounds are the
     /// queue's.
     pub(crate) fn push(
         &mut self,
-        entry: Entry,
-        options: &Options,
-        counts: &Counts,
+        mut entry: Entry,
+        to: &To<'_>,
+        keeping: &mut Keeping<'_>,
         post: &mut Post,
     ) -> Pushed {
         if self.is_ended {
             return Pushed::Ended;
         }
         let is_connected = self.at.is_some();
-        if !is_connected && !entry.is_kept() && !options.queue_qos0 {
+        if !is_connected && !entry.is_kept() && !to.options.queue_qos0 {
             return Pushed::Dropped;
         }
+        if let Err(error) = self.thaw(to.now, to.ledger.as_ref()) {
+            tracing::warn!(%error, "a session cannot be read");
+            to.counts.dropped(Drop::StoreFull);
+            return Pushed::Refused;
+        }
         let work = self.work.get_or_insert_with(Work::fresh);
-        let pushed = work.push(entry, is_connected, options, counts);
-        if pushed == Pushed::Queued && work.is_deliverable(self.credit) {
+        if let Err(why) = work.make_room(&entry, is_connected, to.options, to.counts, to.ledger.as_ref()) {
+            self.tidy();
+            return why;
+        }
+        match &to.ledger {
+            Some(ledger) if entry.is_kept() => {
+                entry.stored = Some(keeping.keep(ledger, &entry));
+                work.append(entry);
+                let most = if is_connected { IN_MEMORY.1 } else { IN_MEMORY.0 };
+                work.spill(most, ledger.store.durable());
+            }
+            _ => work.append(entry),
+        }
+        if work.is_deliverable(self.credit) {
             self.signal(post);
         }
-        pushed
+        Pushed::Queued
     }
 
     /// Tells the driver once that there is something.
@@ -202,36 +268,50 @@ impl State {
         }
     }
 
-    /// See [`crate::Router::drain`].
+    /// See [`crate::Router::drain`]. With a batch, it has to be on the disk before there is more.
     pub(crate) fn drain(
         &mut self,
-        now: Instant,
-        most_bytes: usize,
-        counts: &Counts,
+        step: &Step<'_>,
         mut hand: impl FnMut(Next<'_>) -> bool,
-    ) -> bool {
+    ) -> (bool, Option<u64>) {
         let State { work, credit, last_id, is_signalled, .. } = self;
+        let mut waits_for = None;
         if let Some(work) = work {
-            while let Some(has_room) = work.step(now, most_bytes, credit, last_id, counts, &mut hand) {
+            while let Some(has_room) = work.step(step, credit, last_id, &mut hand) {
                 if !has_room {
                     // The driver comes back when there is room again.
-                    return true;
+                    return (true, None);
                 }
             }
+            if let Some(ledger) = &step.ledger {
+                waits_for = work.waits_for(ledger.store.durable());
+            }
+        }
+        if let Some(batch) = waits_for {
+            // The signal that follows the batch is as good as sent.
+            *is_signalled = true;
+            return (false, batch);
         }
         *is_signalled = false;
         self.tidy();
-        false
+        (false, None)
     }
 
     /// A delivery ended; its credit comes back.
-    pub(crate) fn settle(&mut self, id: DeliveryId, how: Settle, counts: &Counts, post: &mut Post) -> bool {
-        let Some(work) = &mut self.work else { return false };
-        if !work.settle(id) {
+    pub(crate) fn settle(
+        &mut self,
+        id: DeliveryId,
+        how: Settle,
+        counts: &Counts,
+        ledger: Option<&Ledger<'_>>,
+        post: &mut Post,
+    ) -> bool {
+        let Some(work) = self.work.as_mut().filter(|_| !self.is_ended) else { return false };
+        if !work.settle(id, ledger) {
             return false;
         }
         if how == Settle::Refused {
-            counts.dropped(gateway::Drop::Refused);
+            counts.dropped(Drop::Refused);
         }
         self.credit = self.credit.saturating_add(1).min(self.most_credit);
         if work.is_deliverable(self.credit) {
@@ -242,21 +322,23 @@ impl State {
         true
     }
 
-    /// The client has received a QoS 2 delivery; only its release is kept from now on.
-    pub(crate) fn receive(&mut self, id: DeliveryId) -> bool {
-        self.work.as_mut().is_some_and(|w| w.receive(id))
+    /// The client has received a QoS 2 delivery; only its release is kept from now on. The batch that says so.
+    pub(crate) fn receive(&mut self, id: DeliveryId, ledger: Option<&Ledger<'_>>) -> Option<u64> {
+        self.work.as_mut().filter(|_| !self.is_ended)?.receive(id, ledger)
     }
 
-    /// Whether this QoS 2 packet id is new; it is remembered.
-    pub(crate) fn begin_once(&mut self, id: u16) -> bool {
-        self.work.get_or_insert_with(Work::fresh).incoming.insert(id)
+    /// Whether this QoS 2 packet id is new; it is remembered. The batch that says so, if it is.
+    pub(crate) fn begin_once(&mut self, id: u16, ledger: Option<&Ledger<'_>>) -> Option<u64> {
+        let is_new = self.work.get_or_insert_with(Work::fresh).incoming.insert(id);
+        is_new.then(|| ledger.filter(|_| !self.is_ended).map_or(0, |l| l.incoming_begins(id)))
     }
 
-    /// Forgets a QoS 2 packet id; false if it was not known.
-    pub(crate) fn release(&mut self, id: u16) -> bool {
+    /// Forgets a QoS 2 packet id, with the batch that says so; None if it was not known.
+    pub(crate) fn release(&mut self, id: u16, ledger: Option<&Ledger<'_>>) -> Option<u64> {
         let was = self.work.as_mut().is_some_and(|w| w.incoming.remove(&id));
+        let batch = was.then(|| ledger.filter(|_| !self.is_ended).map_or(0, |l| l.incoming_ends(id)));
         self.tidy();
-        was
+        batch
     }
 
     /// An idle session keeps nothing for work.
@@ -268,13 +350,45 @@ impl State {
         }
     }
 
-    /// Takes everything undelivered, oldest first: what was in flight, then what waited.
-    pub(crate) fn take_undelivered(&mut self) -> Vec<Entry> {
-        self.work.take().map_or_else(Vec::new, |w| w.into_entries())
+    /// Takes everything undelivered, oldest first: what was in flight, then what waited. What is on the disk alone is
+    /// only counted if no other session could get it.
+    pub(crate) fn take_undelivered(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> (Vec<Entry>, usize) {
+        let is_shared = self.filters.iter().any(|f| f.group().is_some());
+        let Some(ledger) = ledger else {
+            return (self.work.take().map_or_else(Vec::new, |w| w.into_entries(now, None)), 0);
+        };
+        // What cannot be read is lost with the session.
+        let _ = self.thaw(now, Some(ledger));
+        let Some(work) = self.work.take() else { return (Vec::new(), 0) };
+        if is_shared { (work.into_entries(now, Some(ledger)), 0) } else { (Vec::new(), work.undelivered()) }
     }
 
     /// Takes the QoS 1 entries of shared subscriptions, which other members may get.
-    pub(crate) fn take_shared(&mut self) -> Vec<Entry> {
-        self.work.as_mut().map_or_else(Vec::new, |w| w.take_shared())
+    pub(crate) fn take_shared(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
+        self.work.as_mut().map_or_else(Vec::new, |w| w.take_shared(now, ledger))
+    }
+}
+
+/// What a message that is pushed needs to know.
+pub(crate) struct To<'a> {
+    pub(crate) now: Now,
+    pub(crate) options: &'a Options,
+    pub(crate) counts: &'a Counts,
+    pub(crate) ledger: Option<Ledger<'a>>,
+}
+
+impl Session {
+    /// Writes the session down as it is; `absent_since` is when its connection ended. The number of the batch.
+    pub(crate) fn save(&self, state: &State, ledger: &Ledger<'_>, absent_since: Option<u64>) -> u64 {
+        let parts = SessionParts {
+            namespace: self.namespace(),
+            mount: self.mount(),
+            client_id: &self.client_id,
+            principal: self.principal.as_deref(),
+            expiry: state.expiry.time(),
+            absent_since,
+            will: state.will.as_deref(),
+        };
+        ledger.store.put(Key::new(Table::Sessions).number(ledger.session), encode_session(&parts))
     }
 }

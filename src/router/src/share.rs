@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gateway::Message;
 use hashbrown::DefaultHashBuilder;
@@ -15,15 +15,21 @@ use crate::session::Session;
 /// One group of one filter.
 pub(crate) struct Group {
     name: Box<str>,
+    /// The whole filter, by which messages that came by the group find it again.
+    pub(crate) filter: Arc<str>,
+    /// A durable session is or was among the members.
+    has_durable: AtomicBool,
     members: RwLock<Members>,
     turn: AtomicUsize,
     hasher: DefaultHashBuilder,
 }
 
 impl Group {
-    pub(crate) fn new(name: &str) -> Group {
+    pub(crate) fn new(name: &str, filter: Arc<str>) -> Group {
         Group {
             name: name.into(),
+            filter,
+            has_durable: AtomicBool::new(false),
             members: RwLock::default(),
             turn: AtomicUsize::new(0),
             hasher: DefaultHashBuilder::default(),
@@ -39,8 +45,16 @@ impl Group {
         self.members.read().is_empty()
     }
 
+    /// Whether a message of the group may have to be kept.
+    pub(crate) fn may_keep(&self) -> bool {
+        self.has_durable.load(Ordering::Relaxed)
+    }
+
     /// Adds a member, or gives its options new values; true if it is new.
     pub(crate) fn join(&self, member: Member) -> bool {
+        if member.session.is_durable() {
+            self.has_durable.store(true, Ordering::Relaxed);
+        }
         self.members.write().join(member)
     }
 

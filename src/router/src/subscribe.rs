@@ -6,17 +6,20 @@ use std::sync::atomic::Ordering;
 use gateway::{Drop, Filter, Now, Qos, Refusal, Subscribe};
 
 use crate::config::Options;
+use crate::ledger::{Keeping, filter_key};
 use crate::matches::Matches;
 use crate::post::Post;
 use crate::queue::Entry;
+use crate::record::encode_options;
 use crate::routes::Joined;
-use crate::session::Session;
+use crate::session::{Session, To};
 use crate::{Router, rewrite};
 
 impl Router {
     /// Subscribes and queues the retained messages that the subscription asks for.
     ///
-    /// Refused: `TopicFilter`, `QuotaExceeded` (too many subscriptions), `ExclusiveTaken`, `NoSession` (ended).
+    /// Refused: `TopicFilter`, `QuotaExceeded` (too many subscriptions), `ExclusiveTaken`, `NoSession` (ended), `NotKept`
+    /// (the session is durable, and the store cannot write).
     pub fn subscribe(
         &self,
         now: Now,
@@ -43,11 +46,21 @@ impl Router {
             }
             subscribe.qos = Qos::AtMostOnce;
         }
+        if session.is_durable() && !self.can_keep() {
+            return Err(Refusal::NotKept);
+        }
         let joined = self.table.write().subscribe(session, &filter, &subscribe);
         match joined {
             Joined::Taken => return Err(Refusal::ExclusiveTaken),
             Joined::New => self.enter(session, &filter, &options)?,
             Joined::Again => {}
+        }
+        if let Some(ledger) = self.ledger(session) {
+            let state = session.state.lock();
+            if !state.is_ended {
+                let key = filter_key(ledger.session, filter.text());
+                post.wait_for(ledger.store.put(key, encode_options(&subscribe)));
+            }
         }
         self.epoch.fetch_add(1, Ordering::Release);
         let is_wanted = match subscribe.retain_handling {
@@ -97,6 +110,7 @@ impl Router {
         let ids: Option<Arc<[u32]>> =
             (subscribe.identifier != 0).then(|| Arc::from([subscribe.identifier].as_slice()));
         let mut room = options.max_queued;
+        let ledger = self.ledger(session);
         // The session is locked first: a newer message that was retained meanwhile comes behind, not before.
         let mut state = session.state.lock();
         self.retained.read().visit(filter.plain(), now.instant, |message| {
@@ -110,8 +124,12 @@ impl Router {
             }
             room -= 1;
             let qos = message.qos().min(subscribe.qos);
-            let entry = Entry { message: message.clone(), qos, retain: true, ids: ids.clone(), via: None };
-            state.push(entry, options, &self.counts, post);
+            let (message, ids) = (message.clone(), ids.clone());
+            let mut keeping = Keeping::new(self.store(), &message, false);
+            let entry = Entry { message: message.clone(), qos, retain: true, ids, via: None, stored: None };
+            let to = To { now, options, counts: &self.counts, ledger };
+            state.push(entry, &to, &mut keeping, post);
+            post.wait_for(keeping.batch);
             true
         });
     }
@@ -142,7 +160,12 @@ impl Router {
     }
 
     /// Unsubscribes; false if there was no such subscription.
-    pub fn unsubscribe(&self, session: &Arc<Session>, filter: &Filter) -> Result<bool, Refusal> {
+    pub fn unsubscribe(
+        &self,
+        session: &Arc<Session>,
+        filter: &Filter,
+        post: &mut Post,
+    ) -> Result<bool, Refusal> {
         let options = self.options();
         let filter = rewrite::filter(&options.rewrite, filter, session)?;
         {
@@ -151,6 +174,9 @@ impl Router {
             state.filters.swap_remove(at);
             if state.filters.is_empty() {
                 state.filters = Vec::new();
+            }
+            if let Some(ledger) = self.ledger(session) {
+                post.wait_for(ledger.store.delete(filter_key(ledger.session, filter.text())));
             }
         }
         self.table.write().unsubscribe(session, &filter);

@@ -19,11 +19,19 @@ pub(crate) type Key = (Instant, u64);
 /// One thing to do.
 pub(crate) enum Timer {
     /// A `$delayed` message is due.
-    Delayed(Message),
+    Delayed(Delayed),
     /// An absent session has a will to publish, or ends.
     Absent(Arc<Session>),
     /// The retained message of this topic expires.
     Retained(Box<str>),
+}
+
+/// A message that waits for its time.
+#[derive(Clone)]
+pub(crate) struct Delayed {
+    pub(crate) message: Message,
+    /// Its number in the store, if it is there.
+    pub(crate) serial: Option<u64>,
 }
 
 #[derive(Default)]
@@ -64,15 +72,15 @@ impl Timers {
     }
 
     /// Keeps a delayed message; false if there are too many.
-    pub(crate) fn delay(&self, at: Instant, message: Message, most: usize, most_bytes: usize) -> bool {
+    pub(crate) fn delay(&self, at: Instant, delayed: Delayed, most: usize, most_bytes: usize) -> bool {
         let mut inner = self.inner.lock();
-        let size = message.size();
+        let size = delayed.message.size();
         if inner.delayed >= most || inner.delayed_bytes + size > most_bytes {
             return false;
         }
         inner.delayed += 1;
         inner.delayed_bytes += size;
-        self.add(&mut inner, at, Timer::Delayed(message));
+        self.add(&mut inner, at, Timer::Delayed(delayed));
         true
     }
 
@@ -100,7 +108,7 @@ impl Timers {
         let mut inner = self.inner.lock();
         let entry = inner.queue.first_entry().filter(|e| e.key().0 <= now)?;
         let (key, timer) = entry.remove_entry();
-        if let Timer::Delayed(message) = &timer {
+        if let Timer::Delayed(Delayed { message, .. }) = &timer {
             inner.delayed -= 1;
             inner.delayed_bytes -= message.size();
         }
@@ -148,8 +156,9 @@ mod tests {
         let timers = Timers::default();
         let message = Message::new(gateway::Now::default(), "t", b"x");
         let size = message.size();
+        let delayed = Delayed { message, serial: None };
         let keep =
-            |most, most_bytes| timers.delay(Instant::from_micros(1), message.clone(), most, most_bytes);
+            |most, most_bytes| timers.delay(Instant::from_micros(1), delayed.clone(), most, most_bytes);
         assert!(keep(2, size * 2) && keep(2, size * 2));
         assert!(!keep(2, size * 9) && !keep(9, size * 2));
         assert_eq!(timers.delayed(), (2, size * 2));

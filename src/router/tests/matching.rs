@@ -54,7 +54,7 @@ fn publish(router: &Router, found: &mut Matches, topic: &str, retain: bool) {
 /// Payloads that the session gets now.
 fn drain(router: &Router, session: &Session, at: Attachment) -> Vec<String> {
     let mut got = Vec::new();
-    router.drain(NOW, session, at, |deliver| {
+    router.drain(NOW, session, at, &mut Post::default(), |deliver| {
         if let Deliver::Message(delivery) = deliver {
             got.push(String::from_utf8_lossy(delivery.message.payload()).into_owned());
         }
@@ -96,7 +96,7 @@ proptest! {
         sessions.iter().for_each(|(session, at)| drop(drain(&router, session, *at)));
         let gone: BTreeSet<usize> = gone.iter().map(|index| index.index(filters.len())).collect();
         for &n in &gone {
-            prop_assert!(router.unsubscribe(&sessions[n].0, &Filter::parse(&filters[n]).unwrap()).unwrap());
+            prop_assert!(router.unsubscribe(&sessions[n].0, &Filter::parse(&filters[n]).unwrap(), &mut Post::default()).unwrap());
         }
         for topic in &topics {
             publish(&router, &mut found, topic, false);

@@ -23,6 +23,10 @@ pub struct Client {
     pub connected_ms: u64,
     /// No presence messages for this client.
     pub is_transient: bool,
+    /// Answers that wait for the store; those that come after them wait behind them.
+    pub held: u32,
+    /// It has not been told that its session is open: nothing is delivered before that.
+    pub is_opening: bool,
 }
 
 /// See [`Client::extra`].

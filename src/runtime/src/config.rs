@@ -22,6 +22,64 @@ pub struct Setup {
     pub drivers: usize,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[store]`.
+    pub store: StoreSetup,
+}
+
+/// When clients are told that what they sent is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on the disk.
+    Sync,
+    /// At once; it is on the disk soon after.
+    Batched,
+    /// At once; nothing outlives the process.
+    Memory,
+}
+
+/// What outlives the process, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSetup {
+    /// See [`Durability`].
+    pub durability: Durability,
+    /// With [`Durability::Batched`]: the longest time until it is on the disk, beside what the disk takes itself.
+    pub batch_interval: Duration,
+    /// Most messages waiting in all durable sessions together.
+    pub max_messages: u64,
+    /// Most bytes of them on the disk.
+    pub max_bytes: usize,
+}
+
+impl Default for StoreSetup {
+    fn default() -> StoreSetup {
+        StoreSetup {
+            durability: Durability::Sync,
+            batch_interval: Duration::from_millis(10),
+            max_messages: 10_000_000,
+            max_bytes: 8 << 30,
+        }
+    }
+}
+
+impl StoreSetup {
+    fn read(mut s: Section<'_>) -> StoreSetup {
+        let d = StoreSetup::default();
+        let words =
+            [("sync", Durability::Sync), ("batched", Durability::Batched), ("memory", Durability::Memory)];
+        let longest = Duration::from_secs(60);
+        let setup = StoreSetup {
+            durability: s.choice("durability", d.durability, &words),
+            batch_interval: s.duration(
+                "batch_interval",
+                d.batch_interval,
+                Duration::from_millis(1)..=longest,
+            ),
+            max_messages: s.number("max_messages", d.max_messages, 1..=1_000_000_000_000),
+            max_bytes: s.size("max_bytes", d.max_bytes, 1 << 20..=usize::MAX),
+        };
+        s.finish();
+        setup
+    }
 }
 
 /// See [`Setup::node`].
@@ -29,7 +87,7 @@ pub struct Setup {
 pub struct Node {
     /// Name in `$SYS/brokers/{node}/…`.
     pub name: String,
-    /// Folder for the admin socket and, later, the store.
+    /// Folder for the store and the admin socket.
     pub data: PathBuf,
     /// Time between two rounds of `$SYS` messages; zero is off.
     pub sys_interval: Duration,
@@ -135,7 +193,7 @@ pub enum Carrier {
 }
 
 impl Setup {
-    /// Reads `[node]`, `[log]`, `[http]`, `[admin]`, `[drivers]` and `[limits]` from the root section.
+    /// Reads `[node]`, `[log]`, `[http]`, `[admin]`, `[drivers]`, `[limits]` and `[store]` from the root section.
     pub fn read(root: &mut Section<'_>) -> Setup {
         let node = {
             let mut s = root.section("node");
@@ -190,7 +248,8 @@ impl Setup {
             count
         };
         let limits = Limits::read(root.section("limits"));
-        Setup { node, log, http, admin, drivers, limits }
+        let store = StoreSetup::read(root.section("store"));
+        Setup { node, log, http, admin, drivers, limits, store }
     }
 }
 

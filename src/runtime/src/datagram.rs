@@ -311,6 +311,11 @@ impl Datagrams {
     }
 
     fn turn(&mut self, now: Now) {
+        while let Some(held) = self.desk.next_written() {
+            if self.table.peek(held.peer).is_some() {
+                self.desk.written(now, &mut self.table, &mut *self.machine, &mut self.out, held);
+            }
+        }
         self.desk.router_timeout(now);
         if self.machine.next_timeout().is_some_and(|(at, _)| at <= now.instant) {
             self.out.is_traced = self.desk.house.traces.is_any();
@@ -319,6 +324,9 @@ impl Datagrams {
         }
         self.after(now);
         self.desk.tally.flush(&self.desk.house.metrics);
+        if self.desk.has_written() {
+            self.desk.house.boxes[usize::from(self.desk.id)].wake();
+        }
     }
 
     /// Deliveries, sends, farewells and signals, until there are none.
@@ -342,6 +350,9 @@ impl Datagrams {
         let Some(entry) = self.table.entries.get_mut(slot as usize) else { return };
         entry.is_ready = false;
         let peer = Peer { slot, generation: entry.generation };
+        if entry.client.is_opening {
+            return;
+        }
         let Some(session) = entry.client.session.clone() else { return };
         self.out.is_traced = self.desk.is_traced(&entry.client);
         let more = self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER);

@@ -10,6 +10,7 @@ use gateway::{Direction, Factory, Listener, Message, Transport};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use router::{Attachment, Matches, Post, Router};
+use store::Store;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -58,6 +59,10 @@ pub struct House {
     pub clock: Clock,
     /// Topics, sessions, retained messages.
     pub router: Router,
+    /// What outlives the process; none with `durability = "memory"`.
+    pub store: Option<Arc<Store>>,
+    /// Whether clients wait for the store.
+    pub is_sync: bool,
     /// Credentials and grants.
     pub auth: Auth,
     /// Counters.
@@ -100,6 +105,16 @@ impl House {
             mailbox.wake();
         }
         matched.unwrap_or(0)
+    }
+
+    /// The store has tried to write another batch: whoever waits for it goes on.
+    pub fn store_has_tried(&self) {
+        let mut post = Post::default();
+        self.router.committed(&mut post);
+        self.post(&mut post);
+        for mailbox in &self.boxes {
+            mailbox.store_has_tried();
+        }
     }
 
     /// Has every connected client's grant filled in anew, after the access list has changed.

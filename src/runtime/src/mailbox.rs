@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use auth::Grant;
 use gateway::{Peer, Refusal, Stop, Ticket};
@@ -38,6 +39,8 @@ pub enum Mail {
 pub struct Mailbox {
     mail: Mutex<Vec<Mail>>,
     wake: Notify,
+    /// The driver has answers that wait for the store.
+    waits: AtomicBool,
 }
 
 impl Mailbox {
@@ -74,6 +77,21 @@ impl Mailbox {
     /// Wakes the driver without mail, to look at deadlines that somebody else has set.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// The driver has answers that wait for the store, or has none any more.
+    pub fn wait_for_store(&self, waits: bool) {
+        self.waits.store(waits, Ordering::SeqCst);
+        // Who looks after this whether it is written, and who writes and then looks whether somebody waits, cannot both miss.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The store has tried to write another batch: wakes the driver if it waits for one.
+    pub fn store_has_tried(&self) {
+        fence(Ordering::SeqCst);
+        if self.waits.load(Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
     }
 
     /// Until mail comes.

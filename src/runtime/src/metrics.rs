@@ -30,7 +30,7 @@ pub struct Metrics {
 }
 
 /// Every reason for which a login is refused, in the order of its number.
-pub const REFUSALS: [Refusal; 13] = [
+pub const REFUSALS: [Refusal; 14] = [
     Refusal::BadCredentials,
     Refusal::BadMethod,
     Refusal::NotAuthorised,
@@ -39,6 +39,7 @@ pub const REFUSALS: [Refusal; 13] = [
     Refusal::Banned,
     Refusal::QuotaExceeded,
     Refusal::ServerBusy,
+    Refusal::NotKept,
     Refusal::TopicName,
     Refusal::TopicFilter,
     Refusal::ExclusiveTaken,
@@ -57,6 +58,7 @@ pub fn label(refusal: Refusal) -> &'static str {
         Refusal::Banned => "banned",
         Refusal::QuotaExceeded => "quota_exceeded",
         Refusal::ServerBusy => "server_busy",
+        Refusal::NotKept => "not_kept",
         Refusal::TopicName => "topic_name",
         Refusal::TopicFilter => "topic_filter",
         Refusal::ExclusiveTaken => "exclusive_taken",

@@ -1,5 +1,6 @@
 //! Carries out what machines ask for: the one place where every gateway's publish, subscribe and connect passes the ACL.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use gateway::{
     Now, Outbox, Peer, Publish, Qos, Refusal, Subscribe, Ticket,
 };
 use router::{Attachment, Fast, Matches, Open, Post, Session};
+use store::Store;
 
 use crate::client::{BACKLOG, Client};
 use crate::house::{House, Port};
@@ -46,7 +48,23 @@ pub struct Desk {
     /// Counts of this turn.
     pub tally: Tally,
     spare: Vec<Action>,
+    /// Answers that wait for the store, in the order in which they were made.
+    held: VecDeque<Held>,
 }
+
+/// An answer that the client gets when what it says is on the disk.
+pub struct Held {
+    batch: u64,
+    /// Whose answer it is.
+    pub peer: Peer,
+    ticket: Ticket,
+    answer: Answer,
+    /// The packet id that is forgotten if the message could not be kept.
+    once: Option<u16>,
+}
+
+/// Answers of one client that wait for the store before no more is read from it.
+pub const MOST_HELD: u32 = 4096;
 
 impl Desk {
     /// An empty desk for driver `id`.
@@ -58,6 +76,7 @@ impl Desk {
             post: Post::default(),
             tally: Tally::default(),
             spare: Vec::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -96,6 +115,88 @@ impl Desk {
         }
     }
 
+    /// Hands an answer to its machine, or keeps it until the store has written what it says. Answers to one peer keep
+    /// their order.
+    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and the answer")]
+    fn answer<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+        peer: Peer,
+        ticket: Ticket,
+        answer: Answer,
+        once: Option<u16>,
+    ) {
+        let batch = std::mem::take(&mut self.post.wait);
+        let must_wait = |store: &Arc<Store>| self.house.is_sync && batch > store.durable();
+        if let Some(store) = &self.house.store
+            && let Some(client) = peers.client(peer)
+            && (client.held > 0 || must_wait(store))
+        {
+            client.held += 1;
+            client.is_opening |= matches!(answer, Answer::Connected(_));
+            if self.held.is_empty() {
+                self.house.boxes[usize::from(self.id)].wait_for_store(true);
+            }
+            self.held.push_back(Held { batch, peer, ticket, answer, once });
+            return;
+        }
+        reply(now, peers, machine, out, peer, ticket, answer);
+    }
+
+    /// Whether an answer waits no longer.
+    pub fn has_written(&self) -> bool {
+        let Some(store) = &self.house.store else { return false };
+        self.held.front().is_some_and(|h| h.batch <= store.durable().max(store.failed()))
+    }
+
+    /// Takes the next answer that waits no longer. One whose batch could not be written has become a refusal.
+    pub fn next_written(&mut self) -> Option<Held> {
+        if !self.has_written() {
+            return None;
+        }
+        let mut held = self.held.pop_front()?;
+        if self.held.is_empty() {
+            self.house.boxes[usize::from(self.id)].wait_for_store(false);
+        }
+        if self.house.store.as_ref().is_some_and(|s| held.batch > s.durable()) {
+            let why = Refusal::NotKept;
+            held.answer = match held.answer {
+                Answer::Subscribed(results) => Answer::Subscribed(vec![Err(why); results.len()]),
+                Answer::Unsubscribed(results) => Answer::Unsubscribed(vec![Err(why); results.len()]),
+                _ => Answer::Refused(why),
+            };
+        }
+        Some(held)
+    }
+
+    /// Hands over an answer that waited.
+    pub fn written<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+        held: Held,
+    ) {
+        let Held { peer, ticket, answer, once, .. } = held;
+        let Some(client) = peers.client(peer) else { return };
+        client.held = client.held.saturating_sub(1);
+        let is_opened = matches!(answer, Answer::Connected(_));
+        client.is_opening &= !is_opened;
+        if let (Answer::Refused(_), Some(id), Some(session)) = (&answer, once, &client.session) {
+            self.house.metrics.dropped(gateway::Drop::StoreFull);
+            self.house.router.release(session, id, &mut self.post);
+        }
+        reply(now, peers, machine, out, peer, ticket, answer);
+        if is_opened {
+            peers.ready(peer);
+        }
+        self.perform(now, peers, machine, out);
+    }
+
     fn act<P: Peers>(
         &mut self,
         now: Now,
@@ -104,6 +205,7 @@ impl Desk {
         out: &mut Outbox,
         action: Action,
     ) {
+        self.post.wait = 0;
         match action {
             Action::Publish(peer, publish) => self.publish(now, peers, machine, out, peer, publish),
             Action::Settle(peer, id, how) => {
@@ -112,25 +214,27 @@ impl Desk {
                 }
             }
             Action::Receive(peer, ticket, id) => {
-                let known = session(peers, peer).is_some_and(|s| self.house.router.receive(s, id));
-                reply(now, peers, machine, out, peer, ticket, Answer::Known(known));
+                let known =
+                    session(peers, peer).is_some_and(|s| self.house.router.receive(s, id, &mut self.post));
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known), None);
             }
             Action::Release(peer, ticket, id) => {
-                let known = session(peers, peer).is_some_and(|s| self.house.router.release(s, id));
-                reply(now, peers, machine, out, peer, ticket, Answer::Known(known));
+                let known =
+                    session(peers, peer).is_some_and(|s| self.house.router.release(s, id, &mut self.post));
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known), None);
             }
             Action::Subscribe(peer, ticket, list) => {
                 let results = list.into_iter().map(|s| self.subscribe(now, peers, peer, s)).collect();
-                reply(now, peers, machine, out, peer, ticket, Answer::Subscribed(results));
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Subscribed(results), None);
             }
             Action::Unsubscribe(peer, ticket, list) => {
                 let session = session(peers, peer);
-                let leave = |f: &Filter| match session {
-                    Some(s) => self.house.router.unsubscribe(s, f),
+                let mut leave = |f: &Filter| match session {
+                    Some(s) => self.house.router.unsubscribe(s, f, &mut self.post),
                     None => Err(Refusal::NoSession),
                 };
-                let results = list.iter().map(leave).collect();
-                reply(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results));
+                let results = list.iter().map(&mut leave).collect();
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results), None);
             }
             Action::Connect(peer, ticket, connect) => {
                 self.connect(now, peers, machine, out, peer, ticket, connect)
@@ -140,11 +244,11 @@ impl Desk {
                     Some((exchange, connect)) => self.step(now, peers, peer, exchange, connect, &data),
                     None => Answer::Refused(Refusal::BadMethod),
                 };
-                reply(now, peers, machine, out, peer, ticket, answer);
+                self.answer(now, peers, machine, out, peer, ticket, answer, None);
             }
             Action::Reauthenticate(peer, ticket, method, data) => {
                 let answer = self.reauthenticate(now, peers, peer, &method, &data);
-                reply(now, peers, machine, out, peer, ticket, answer);
+                self.answer(now, peers, machine, out, peer, ticket, answer, None);
             }
             Action::SetExpiry(peer, expiry) => {
                 if let Some(session) = session(peers, peer) {
@@ -153,7 +257,7 @@ impl Desk {
             }
             Action::Retained(peer, ticket, filter, limit) => {
                 let answer = self.retained(now, peers, peer, &filter, limit);
-                reply(now, peers, machine, out, peer, ticket, answer);
+                self.answer(now, peers, machine, out, peer, ticket, answer, None);
             }
             Action::Disconnect(peer, how) => {
                 if let Some(client) = peers.client(peer)
@@ -201,7 +305,7 @@ impl Desk {
         };
         if let Some(ticket) = ticket {
             let answer = result.map_or_else(Answer::Refused, Answer::Published);
-            reply(now, peers, machine, out, peer, ticket, answer);
+            self.answer(now, peers, machine, out, peer, ticket, answer, once);
         }
     }
 
@@ -264,7 +368,7 @@ impl Desk {
         mut connect: Box<Connect>,
     ) {
         if let Some(answer) = self.begin_connect(now, peers, peer, ticket, &mut connect) {
-            reply(now, peers, machine, out, peer, ticket, answer);
+            self.answer(now, peers, machine, out, peer, ticket, answer, None);
         }
     }
 
@@ -349,7 +453,7 @@ impl Desk {
             Ok(grant) => self.admit(now, peers, peer, &mut connect, grant),
             Err(why) => self.refuse(peers, peer, why),
         };
-        reply(now, peers, machine, out, peer, ticket, answer);
+        self.answer(now, peers, machine, out, peer, ticket, answer, None);
         self.perform(now, peers, machine, out);
     }
 
@@ -544,7 +648,7 @@ impl Desk {
         room: usize,
     ) -> bool {
         let (at, tally) = (self.at(peer), &mut self.tally);
-        self.house.router.drain(now, session, at, |deliver| {
+        self.house.router.drain(now, session, at, &mut self.post, |deliver| {
             if let Deliver::Message(d) = deliver {
                 tally.sent(d.qos);
             }

@@ -11,11 +11,12 @@ use auth::Auth;
 use gateway::{Factory, Listener};
 use parking_lot::RwLock;
 use router::Router;
+use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::config::{Carrier, ListenerSetup, Setup};
+use crate::config::{Carrier, Durability, ListenerSetup, Setup, StoreSetup};
 use crate::house::{House, Port, Traces};
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
@@ -100,10 +101,14 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     if let Err(e) = std::fs::create_dir_all(&setup.node.data) {
         return Err(StartError(format!("cannot make the data folder {}: {e}", setup.node.data.display())));
     }
+    let clock = Clock::start();
+    let (router, store) = open_store(&setup, &clock, router)?;
     let house = Arc::new(House {
         node: setup.node.name.as_str().into(),
-        clock: Clock::start(),
+        clock,
         router,
+        store,
+        is_sync: setup.store.durability == Durability::Sync,
         auth,
         metrics: Metrics::default(),
         limits: RwLock::new(setup.limits),
@@ -116,6 +121,10 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         data: setup.node.data.clone(),
         ports: opened.iter().map(|(port, _)| port.clone()).collect(),
     });
+    let writer = match &house.store {
+        Some(store) => Some(spawn_writer(house.clone(), store.clone())?),
+        None => None,
+    };
     let mut running = Vec::new();
     let mut accepting = Vec::new();
     let mut next = drivers;
@@ -152,11 +161,73 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     until_stopped(&house, &reload, &mut running).await?;
     house.is_ready.store(false, Ordering::Release);
     stop(&house, running, &accepting, setup.limits.stop_timeout).await;
+    if let (Some(store), Some(writer)) = (&house.store, writer) {
+        store.stop();
+        // It is an error only if the thread has died, which it has logged.
+        let _ = writer.await;
+    }
     if let Some(path) = &setup.admin {
         // Somebody may have removed it already.
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Opens the store and brings back what it has; nothing where nothing is to outlive the process.
+fn open_store(
+    setup: &Setup,
+    clock: &Clock,
+    router: Router,
+) -> Result<(Router, Option<Arc<Store>>), StartError> {
+    let StoreSetup { durability, batch_interval, max_messages, max_bytes } = setup.store;
+    if durability == Durability::Memory {
+        tracing::warn!(
+            "store.durability is \"memory\": sessions and retained messages end with this process"
+        );
+        return Ok((router, None));
+    }
+    let interval = if durability == Durability::Batched { batch_interval } else { Duration::ZERO };
+    let limits = store::Limits { max_messages, max_bytes: max_bytes as u64, interval };
+    let folder = setup.node.data.join("store");
+    let began = clock.now();
+    let store = Store::open(&folder, limits).map_err(|e| StartError(e.to_string()))?;
+    let store = Arc::new(store);
+    let router = router.with_store(store.clone(), durability == Durability::Sync);
+    let restored = router.restore(clock.now());
+    let restored =
+        restored.map_err(|e| StartError(format!("cannot read the store in {}: {e}", folder.display())))?;
+    let ms = clock.now().instant.since(began.instant).as_millis() as u64;
+    let router::Restored { sessions, subscriptions, retained, delayed, damaged } = restored;
+    tracing::info!(sessions, subscriptions, retained, delayed, ms, "store opened");
+    if damaged > 0 {
+        tracing::error!(damaged, "records of the store could not be read and were left out");
+    }
+    Ok((router, Some(store)))
+}
+
+/// The store's writer, and beside it one who finds out what is still waited for; the handle ends with the writer.
+fn spawn_writer(house: Arc<House>, store: Arc<Store>) -> Result<JoinHandle<()>, StartError> {
+    let cannot = |e: io::Error| StartError(format!("cannot start the store's writer: {e}"));
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let learner = store.clone();
+    std::thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || {
+            let micros = || house.clock.now().instant.as_micros();
+            store.run(&micros, &|| house.store_has_tried());
+            // The receiver is gone only if the process is ending.
+            let _ = done.send(());
+        })
+        .map_err(cannot)?;
+    std::thread::Builder::new()
+        .name("store-look".to_owned())
+        .spawn(move || learner.learn())
+        .map_err(cannot)?;
+    Ok(tokio::spawn(async move {
+        if ended.await.is_err() {
+            tracing::error!("the store's writer has died");
+        }
+    }))
 }
 
 fn is_datagram(socket: &Socket) -> bool {

@@ -24,7 +24,7 @@ use crate::conn::{
 use crate::house::{House, Port};
 use crate::layer::{Learnt, Stack};
 use crate::mailbox::Mail;
-use crate::perform::Desk;
+use crate::perform::{Desk, MOST_HELD};
 use crate::wheel::Wheel;
 
 /// Most bytes read from one connection before others have their turn.
@@ -138,6 +138,7 @@ impl Streams {
             self.receive(now, piece);
         }
         self.mail = mail;
+        self.written(now);
         self.timeouts(now);
         self.drain_ready(now);
         self.post_away();
@@ -146,6 +147,19 @@ impl Streams {
         self.drain_ready(now);
         self.post_away();
         self.desk.tally.flush(&self.desk.house.metrics);
+        if self.desk.has_written() {
+            self.desk.house.boxes[usize::from(self.desk.id)].wake();
+        }
+    }
+
+    /// Hands over the answers that have waited for the store.
+    fn written(&mut self, now: Now) {
+        while let Some(held) = self.desk.next_written() {
+            if self.conn(held.peer).is_some() {
+                let slot = held.peer.slot;
+                self.serve(now, slot, |desk, machine, out, seat| desk.written(now, seat, machine, out, held));
+            }
+        }
     }
 
     fn receive(&mut self, now: Now, mail: Mail) {
@@ -507,7 +521,7 @@ impl Streams {
         conn.flags.clear(READY);
         let waiting = conn.out.as_ref().map_or(0, |o| o.len());
         let room = self.limits.outbox;
-        if conn.closing.is_some() || waiting >= room {
+        if conn.closing.is_some() || waiting >= room || conn.client.is_opening {
             return;
         }
         let Some(session) = conn.client.session.clone() else { return };
@@ -685,10 +699,10 @@ impl Streams {
     }
 }
 
-/// Whether so many answers wait for the peer that it is not read before it takes some: deliveries stop at one outbox,
-/// what is over that are answers to what the peer itself sends.
+/// Whether so many answers wait for the peer, or for the store, that it is not read before it takes some: deliveries stop
+/// at one outbox, what is over that are answers to what the peer itself sends.
 fn is_full(conn: &Conn, limits: &Limits) -> bool {
-    conn.out.as_ref().is_some_and(|out| out.len() >= 2 * limits.outbox)
+    conn.client.held >= MOST_HELD || conn.out.as_ref().is_some_and(|out| out.len() >= 2 * limits.outbox)
 }
 
 /// When `conn` next needs to be looked at.

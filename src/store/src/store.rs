@@ -115,6 +115,8 @@ struct Gathering {
     /// The batch these will be.
     number: u64,
     counts: Counts,
+    /// Something changed, even if nothing is left of it: somebody may wait for this batch.
+    is_touched: bool,
     /// Sessions that ended in this batch.
     ended: Vec<u64>,
     is_stopped: bool,
@@ -126,6 +128,8 @@ pub struct Store {
     folder: Option<(Folder, PathBuf)>,
     limits: Limits,
     gathering: Mutex<Gathering>,
+    /// What could not be written when it was tried; the writer's alone.
+    stuck: Mutex<Option<Changes>>,
     /// Held while changes that belong together are made; the writer takes a batch when nobody holds it.
     seal: RwLock<()>,
     work: Condvar,
@@ -181,9 +185,11 @@ impl Store {
                 changes: Changes::default(),
                 number: 1,
                 counts: Counts::new(first),
+                is_touched: false,
                 ended: Vec::new(),
                 is_stopped: false,
             }),
+            stuck: Mutex::new(None),
             seal: RwLock::new(()),
             work: Condvar::new(),
             durable: AtomicU64::new(0),
@@ -211,13 +217,12 @@ impl Store {
 
     fn change<T>(&self, change: impl FnOnce(&mut Gathering) -> T) -> (T, u64) {
         let mut gathering = self.gathering.lock();
-        let was_empty = gathering.changes.map.is_empty();
         let result = change(&mut gathering);
         let number = gathering.number;
         self.pending_bytes.store(gathering.changes.bytes as u64, Ordering::Relaxed);
-        let is_first = was_empty && !gathering.changes.map.is_empty();
+        let was_touched = std::mem::replace(&mut gathering.is_touched, true);
         drop(gathering);
-        if is_first {
+        if !was_touched {
             self.work.notify_one();
         }
         (result, number)
@@ -309,6 +314,12 @@ impl Store {
         .1
     }
 
+    /// The last batch that anything has gone into.
+    pub fn latest(&self) -> u64 {
+        let g = self.gathering.lock();
+        if g.is_touched { g.number } else { g.number - 1 }
+    }
+
     /// Batches up to this one are on stable storage.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
@@ -392,55 +403,62 @@ impl Store {
     /// Writes batches until [`stop`](Self::stop) and everything is written. `micros` is a clock; `done` is called after each
     /// attempt, when [`durable`](Self::durable) or [`failed`](Self::failed) has changed.
     pub fn run(&self, micros: &dyn Fn() -> u64, done: &dyn Fn()) {
-        let mut stuck: Option<Changes> = None;
         loop {
-            let is_stopped = self.wait(stuck.is_some());
-            let (changes, number, ended) = {
-                let _alone = self.seal.write();
-                let mut g = self.gathering.lock();
-                let number = g.number;
-                g.number += 1;
-                self.pending_bytes.store(0, Ordering::Relaxed);
-                (std::mem::take(&mut g.changes), number, std::mem::take(&mut g.ended))
-            };
-            let mut changes = match stuck.take() {
-                None => changes,
-                Some(mut older) => {
-                    older.follow(changes);
-                    older
-                }
-            };
-            if changes.map.is_empty() && is_stopped {
+            let is_stopped = self.wait();
+            if is_stopped && !self.gathering.lock().is_touched && self.stuck.lock().is_none() {
                 return;
             }
-            let began = micros();
-            let result = self.write(&changes);
-            let took = micros().saturating_sub(began);
-            match result {
-                Ok(()) => {
-                    self.succeeded(number, changes.map.len(), took);
-                    done();
-                    for session in ended {
-                        self.sweep(session);
-                    }
+            let is_written = self.write(micros, done);
+            if is_stopped && !is_written {
+                tracing::error!("what could not be written is lost");
+                return;
+            }
+        }
+    }
+
+    /// Writes what has been gathered, one batch; true if that succeeded. Called by one thread at a time, usually
+    /// [`run`](Self::run)'s.
+    pub fn write(&self, micros: &dyn Fn() -> u64, done: &dyn Fn()) -> bool {
+        let mut stuck = self.stuck.lock();
+        let (newer, number, ended) = {
+            let _alone = self.seal.write();
+            let mut g = self.gathering.lock();
+            let number = g.number;
+            g.number += 1;
+            g.is_touched = false;
+            self.pending_bytes.store(0, Ordering::Relaxed);
+            (std::mem::take(&mut g.changes), number, std::mem::take(&mut g.ended))
+        };
+        let changes = match stuck.take() {
+            None => newer,
+            Some(mut older) => {
+                older.follow(newer);
+                older
+            }
+        };
+        let began = micros();
+        match self.try_write(&changes) {
+            Ok(()) => {
+                self.succeeded(number, changes.map.len(), micros().saturating_sub(began));
+                done();
+                for session in ended {
+                    self.sweep(session);
                 }
-                Err(error) => {
-                    self.fail(number, &error);
-                    done();
-                    self.gathering.lock().ended.extend(ended);
-                    if is_stopped {
-                        tracing::error!(records = changes.map.len(), "what could not be written is lost");
-                        return;
-                    }
-                    changes.map.shrink_to_fit();
-                    stuck = Some(changes);
-                }
+                true
+            }
+            Err(error) => {
+                *stuck = Some(changes);
+                self.gathering.lock().ended.extend(ended);
+                self.fail(number, &error);
+                done();
+                false
             }
         }
     }
 
     /// Until there is something to write; true if it is the end.
-    fn wait(&self, is_stuck: bool) -> bool {
+    fn wait(&self) -> bool {
+        let is_stuck = self.stuck.lock().is_some();
         let mut g = self.gathering.lock();
         if is_stuck {
             if !g.is_stopped {
@@ -449,7 +467,7 @@ impl Store {
             }
             return g.is_stopped;
         }
-        self.work.wait_while(&mut g, |g| g.changes.map.is_empty() && !g.is_stopped);
+        self.work.wait_while(&mut g, |g| !g.is_touched && !g.is_stopped);
         if !self.limits.interval.is_zero() && !g.is_stopped {
             let until_stopped = |g: &mut Gathering| !g.is_stopped;
             self.work.wait_while_for(&mut g, until_stopped, self.limits.interval);
@@ -457,11 +475,14 @@ impl Store {
         g.is_stopped
     }
 
-    fn write(&self, changes: &Changes) -> Result<(), Error> {
+    fn try_write(&self, changes: &Changes) -> Result<(), Error> {
         if self.is_failing.load(Ordering::Acquire) {
             // As long as the disk takes nothing, what is open can at least be read.
             self.probe()?;
             self.engine.reopen()?;
+        }
+        if changes.map.is_empty() {
+            return Ok(());
         }
         self.engine.commit(&mut changes.map.iter().map(|(key, slot)| (key, slot.value.as_deref())))
     }
@@ -483,7 +504,7 @@ impl Store {
 
     fn succeeded(&self, number: u64, records: usize, took: u64) {
         let mut figures = self.figures.lock();
-        figures.commits += 1;
+        figures.commits += u64::from(records > 0);
         figures.records += records as u64;
         figures.micros += took;
         figures.longest_micros = figures.longest_micros.max(took);

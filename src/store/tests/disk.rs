@@ -125,6 +125,17 @@ fn a_message_that_is_taken_before_it_was_written_is_never_written() {
 }
 
 #[test]
+fn a_batch_of_which_nothing_is_left_is_done_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = World::open(dir.path());
+    for _ in 0..100 {
+        let place = w.store.push(1, &[], Body::Inline(&[1; 100]));
+        w.store.remove(1, &place);
+        w.until_durable(w.store.latest());
+    }
+}
+
+#[test]
 fn a_session_that_ends_takes_all_its_records_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let w = World::open(dir.path());

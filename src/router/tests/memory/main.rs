@@ -70,7 +70,7 @@ fn an_idle_session_and_its_subscription_are_small_and_leave_nothing_behind() {
         let message = Message::new(NOW, &format!("devices/{n:06}/command"), b"x");
         router.publish(NOW, None, message, None, &mut matches, &mut post).unwrap();
         let (session, at) = &sessions[n as usize];
-        router.drain(NOW, session, *at, |_| true);
+        router.drain(NOW, session, *at, &mut Post::default(), |_| true);
         post.signals.clear();
     }
     let (grown, all) = (counting::out().saturating_sub(before), CLIENTS as usize);

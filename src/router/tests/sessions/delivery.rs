@@ -14,7 +14,7 @@ const SENT: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 /// What one delivery carries besides its payload.
 fn flags(w: &mut World, client: &Client) -> Vec<(Qos, bool, Vec<u32>)> {
     let mut got = Vec::new();
-    w.router.drain(w.now, &client.session, client.at, |deliver| {
+    w.router.drain(w.now, &client.session, client.at, &mut w.post, |deliver| {
         if let Deliver::Message(d) = deliver {
             got.push((d.qos, d.retain, d.subscriptions.to_vec()));
         }
@@ -215,7 +215,7 @@ fn mountpoints_keep_clients_apart_and_are_not_seen() {
     }
     w.publish_from(&a, "x/y", "1").unwrap();
     let mut topics = Vec::new();
-    w.router.drain(w.now, &b.session, b.at, |deliver| {
+    w.router.drain(w.now, &b.session, b.at, &mut w.post, |deliver| {
         if let Deliver::Message(d) = deliver {
             topics.push(d.topic.to_owned());
         }

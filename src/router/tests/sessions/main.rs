@@ -34,7 +34,7 @@ fn what_was_not_acknowledged_is_sent_again_in_its_order() {
     }
     let mut ids = Vec::new();
     assert_eq!(w.drain(&b, &mut ids), ["1", "2", "3"]);
-    assert!(w.router.receive(&b.session, ids[1]));
+    assert!(w.router.receive(&b.session, ids[1], &mut w.post));
     w.publish("t", "4", Qos::AtLeastOnce).unwrap();
     w.leave(&b);
     let b = w.join("b", false, NEVER);
@@ -206,7 +206,7 @@ fn a_qos_2_message_that_comes_twice_is_published_once() {
     let a = w.join("a", false, NEVER);
     send(&mut w, &a);
     assert_eq!(w.got(&s), ["x"]);
-    assert!(w.router.release(&a.session, 7) && !w.router.release(&a.session, 7));
+    assert!(w.router.release(&a.session, 7, &mut w.post) && !w.router.release(&a.session, 7, &mut w.post));
     send(&mut w, &a);
     assert_eq!(w.got(&s), ["x"]);
 }

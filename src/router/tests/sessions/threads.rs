@@ -84,7 +84,7 @@ fn a_publishers_order_is_kept_while_the_subscriber_comes_and_goes() {
             home.number = home.number % 7 + 3;
             let (session, at) = home.open(&router, "s", false, NEVER);
             let mut ids = Vec::new();
-            router.drain(NOW, &session, at, |deliver| {
+            router.drain(NOW, &session, at, &mut Post::default(), |deliver| {
                 let Deliver::Message(d) = deliver else { panic!("QoS 1 only") };
                 let payload = d.message.payload();
                 let n = u32::from_be_bytes(payload[1..5].try_into().unwrap());
@@ -135,7 +135,7 @@ fn sessions_that_end_while_they_are_taken_over_are_left_by_nobody() {
                                 &mut driver.post,
                             );
                         }
-                        router.drain(NOW, &session, at, |_| true);
+                        router.drain(NOW, &session, at, &mut Post::default(), |_| true);
                         driver.close(router, &session, at);
                     }
                 })
@@ -167,7 +167,7 @@ fn who_connects_while_an_earlier_connection_ends_has_a_session_that_works() {
             new.subscribe(&router, &session, asks("t", Qos::AtMostOnce));
             new.publish(&router, "t", b"x");
             let mut count = 0;
-            router.drain(NOW, &session, at, |_| {
+            router.drain(NOW, &session, at, &mut Post::default(), |_| {
                 count += 1;
                 true
             });

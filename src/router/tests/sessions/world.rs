@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(crate) fn unsubscribe(&mut self, client: &Client, filter: &str) -> bool {
-        self.router.unsubscribe(&client.session, &Filter::parse(filter).unwrap()).unwrap()
+        self.router.unsubscribe(&client.session, &Filter::parse(filter).unwrap(), &mut self.post).unwrap()
     }
 
     pub(crate) fn retain(&mut self, topic: &str, payload: &str) {
@@ -137,7 +137,7 @@ impl World {
     /// What the client gets now, as `payload`, `payload!` when sent again, `release`; ids go into `ids`.
     pub(crate) fn drain(&mut self, client: &Client, ids: &mut Vec<DeliveryId>) -> Vec<String> {
         let mut got = Vec::new();
-        self.router.drain(self.now, &client.session, client.at, |deliver| {
+        self.router.drain(self.now, &client.session, client.at, &mut self.post, |deliver| {
             got.push(match deliver {
                 Deliver::Message(delivery) => {
                     ids.extend(delivery.id);

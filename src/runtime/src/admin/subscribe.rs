@@ -218,7 +218,8 @@ async fn pass_on(
 fn drain(house: &House, at: Attachment, session: &Arc<Session>) -> (Vec<Value>, bool) {
     let (mut batch, mut ids): (Vec<Value>, Vec<DeliveryId>) = Default::default();
     let now = house.clock.now();
-    let has_more = house.router.drain(now, session, at, |deliver| {
+    let mut post = Post::default();
+    let has_more = house.router.drain(now, session, at, &mut post, |deliver| {
         match deliver {
             Deliver::Message(d) => {
                 batch.push(message(d.topic, d.message.payload()));
@@ -228,7 +229,6 @@ fn drain(house: &House, at: Attachment, session: &Arc<Session>) -> (Vec<Value>, 
         }
         batch.len() < BATCH
     });
-    let mut post = Post::default();
     for id in ids {
         house.router.settle(now, session, id, Settle::Done, &mut post);
     }

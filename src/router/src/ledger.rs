@@ -1,0 +1,277 @@
+//! What a durable session changes, as records of the store; and what of it is read back.
+//!
+//! A session whose queue is long, or that has not been used since the start, has its messages on the disk alone ([`Cold`]);
+//! they come back in portions when they are wanted.
+
+use std::sync::Arc;
+
+use gateway::{DeliveryId, Drop, Message, Now};
+use store::{Body, Error, Key, Shared, Store, Stored, Table, View};
+
+use crate::count::Counts;
+use crate::queue::Entry;
+use crate::record::{self, Damaged, Flown};
+
+/// Where the changes of one durable session go.
+#[derive(Clone, Copy)]
+pub(crate) struct Ledger<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) session: u64,
+    pub(crate) counts: &'a Counts,
+    /// Whether QoS 2 has to wait for the disk.
+    pub(crate) is_strict: bool,
+}
+
+/// Messages of a session's queue that are on the disk alone. They come before all that are in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cold {
+    /// The first may have this number.
+    pub(crate) from: u64,
+    /// All have smaller numbers.
+    pub(crate) to: u64,
+    pub(crate) count: usize,
+    pub(crate) bytes: usize,
+}
+
+/// A delivery in flight, read back.
+pub(crate) struct Thawed {
+    pub(crate) id: DeliveryId,
+    pub(crate) sequence: u64,
+    pub(crate) entry: Option<Entry>,
+}
+
+/// Messages read at a time.
+const PORTION: usize = 64;
+
+impl Ledger<'_> {
+    fn queue(&self, sequence: u64) -> Key {
+        Key::new(Table::Queue).number(self.session).number(sequence)
+    }
+
+    fn flight(&self, id: DeliveryId) -> Key {
+        Key::new(Table::Flights).number(self.session).id(id.0)
+    }
+
+    fn incoming(&self, id: u16) -> Key {
+        Key::new(Table::Incoming).number(self.session).id(id)
+    }
+
+    /// The message has left the session's queue.
+    pub(crate) fn remove(&self, entry: &Entry) {
+        if let Some(stored) = &entry.stored {
+            self.store.remove(self.session, stored);
+        }
+    }
+
+    /// A message is on its way to the client; the number of the batch that says so.
+    pub(crate) fn fly(&self, id: DeliveryId, entry: &Entry) -> u64 {
+        let sequence = entry.stored.as_ref().map_or(0, |s| s.sequence);
+        self.store.put_new(self.flight(id), Flown { is_received: false, sequence }.encode())
+    }
+
+    /// The client has it; only its release is kept.
+    pub(crate) fn receive(&self, id: DeliveryId, entry: &Entry) -> u64 {
+        let sequence = entry.stored.as_ref().map_or(0, |s| s.sequence);
+        self.remove(entry);
+        self.store.put(self.flight(id), Flown { is_received: true, sequence }.encode())
+    }
+
+    /// The delivery is over.
+    pub(crate) fn land(&self, id: DeliveryId, entry: Option<&Entry>) {
+        if let Some(entry) = entry {
+            self.remove(entry);
+        }
+        self.store.delete(self.flight(id));
+    }
+
+    /// A QoS 2 packet id was received, or released.
+    pub(crate) fn incoming_begins(&self, id: u16) -> u64 {
+        self.store.put_new(self.incoming(id), Vec::new())
+    }
+
+    pub(crate) fn incoming_ends(&self, id: u16) -> u64 {
+        self.store.delete(self.incoming(id))
+    }
+
+    /// QoS 2 packet ids received and not released.
+    pub(crate) fn read_incoming(&self, view: &dyn View) -> Result<Vec<u16>, Error> {
+        let mut ids = Vec::new();
+        let to = Key::new(Table::Incoming).number(self.session + 1);
+        view.scan(&self.incoming(0), &to, &mut |key, _| {
+            ids.extend(key.last_chunk().map(|id| u16::from_be_bytes(*id)));
+            true
+        })?;
+        Ok(ids)
+    }
+
+    /// Deliveries in flight, in their order.
+    pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<Vec<Thawed>, Error> {
+        let mut flown = Vec::new();
+        let to = Key::new(Table::Flights).number(self.session + 1);
+        view.scan(&self.flight(DeliveryId(0)), &to, &mut |key, value| {
+            let id = key.last_chunk().map(|id| DeliveryId(u16::from_be_bytes(*id)));
+            match (id, Flown::decode(value)) {
+                (Some(id), Ok(f)) => flown.push((id, f)),
+                _ => self.counts.dropped(Drop::Damaged),
+            }
+            true
+        })?;
+        flown.sort_by_key(|(_, f)| f.sequence);
+        let mut flights = Vec::new();
+        for (id, Flown { is_received, sequence }) in flown {
+            if is_received {
+                flights.push(Thawed { id, sequence, entry: None });
+                continue;
+            }
+            match view.value(&self.queue(sequence))? {
+                Some(value) => match self.entry(now, view, sequence, &value) {
+                    Some(entry) => flights.push(Thawed { id, sequence, entry: Some(entry) }),
+                    None => self.land(id, None),
+                },
+                None => self.land(id, None),
+            }
+        }
+        Ok(flights)
+    }
+
+    /// How much lies on the disk from `from` on.
+    pub(crate) fn measure(&self, from: u64, view: &dyn View) -> Result<Cold, Error> {
+        let mut cold = Cold { from, to: u64::MAX, ..Cold::default() };
+        let to = Key::new(Table::Queue).number(self.session + 1);
+        view.scan(&self.queue(from), &to, &mut |_, value| {
+            cold.count += 1;
+            cold.bytes += place(value).map_or(0, |(_, p, _)| p.size);
+            true
+        })?;
+        Ok(cold)
+    }
+
+    /// The next messages of those on the disk, which `cold` then has no more.
+    pub(crate) fn warm(&self, now: Now, cold: &mut Cold) -> Result<Vec<Entry>, Error> {
+        let view = self.store.view()?;
+        let mut found = Vec::new();
+        view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
+            let sequence = key.last_chunk().map_or(0, |n| u64::from_be_bytes(*n));
+            found.push((sequence, value.to_vec()));
+            found.len() < PORTION
+        })?;
+        let is_last = found.len() < PORTION;
+        let mut entries = Vec::with_capacity(found.len());
+        for (sequence, value) in found {
+            cold.from = sequence + 1;
+            cold.count = cold.count.saturating_sub(1);
+            cold.bytes = cold.bytes.saturating_sub(place(&value).map_or(0, |(_, p, _)| p.size));
+            entries.extend(self.entry(now, &*view, sequence, &value));
+        }
+        if is_last {
+            *cold = Cold::default();
+        }
+        Ok(entries)
+    }
+
+    /// Drops the first message of those on the disk.
+    pub(crate) fn drop_first(&self, cold: &mut Cold) -> Result<(), Error> {
+        let mut first = None;
+        let view = self.store.view()?;
+        view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
+            let sequence = key.last_chunk().map_or(0, |n| u64::from_be_bytes(*n));
+            first = Some((stored(sequence, value), place(value).map_or(0, |(_, p, _)| p.size)));
+            false
+        })?;
+        let Some((stored, size)) = first else {
+            *cold = Cold::default();
+            return Ok(());
+        };
+        self.store.remove(self.session, &stored);
+        cold.from = stored.sequence + 1;
+        cold.count = cold.count.saturating_sub(1);
+        cold.bytes = cold.bytes.saturating_sub(size);
+        Ok(())
+    }
+
+    /// The message of a place; None if it cannot be read, which costs the place.
+    fn entry(&self, now: Now, view: &dyn View, sequence: u64, value: &[u8]) -> Option<Entry> {
+        let stored = stored(sequence, value);
+        match self.try_entry(now, view, stored, value) {
+            Ok(entry) => Some(entry),
+            Err(Damaged) => {
+                self.counts.dropped(Drop::Damaged);
+                self.store.remove(self.session, &stored);
+                None
+            }
+        }
+    }
+
+    fn try_entry(&self, now: Now, view: &dyn View, stored: Stored, value: &[u8]) -> Result<Entry, Damaged> {
+        let (shared, place, rest) = place(value)?;
+        let message = match shared {
+            None => record::decode_message(now, rest)?,
+            Some(shared) => {
+                let key = Key::new(Table::Shared).number(shared.0);
+                let bytes = view.value(&key).map_err(|_| Damaged)?.ok_or(Damaged)?;
+                record::decode_message(now, &bytes)?
+            }
+        };
+        let record::Place { qos, retain, ids, via, .. } = place;
+        Ok(Entry { message, qos, retain, ids, via, stored: Some(Box::new(stored)) })
+    }
+}
+
+fn stored(sequence: u64, value: &[u8]) -> Stored {
+    // Its key is as long as all keys of queues.
+    let size = (17 + value.len()) as u32;
+    Stored { sequence, batch: 0, size, shared: store::is_shared(value) }
+}
+
+fn place(value: &[u8]) -> Result<(Option<Shared>, record::Place, &[u8]), Damaged> {
+    let (shared, rest) = store::split_body(value).ok_or(Damaged)?;
+    let (place, rest) = record::decode_place(rest)?;
+    Ok((shared, place, rest))
+}
+
+/// One message on its way into the queues of durable sessions: encoded once, and stored once if several get it.
+pub(crate) struct Keeping<'a> {
+    message: &'a Message,
+    is_shared: bool,
+    encoded: Vec<u8>,
+    shared: Option<Shared>,
+    store: Option<&'a Store>,
+    /// The last batch that anything of it went into; zero if nothing did.
+    pub(crate) batch: u64,
+}
+
+impl<'a> Keeping<'a> {
+    /// For a message that `several` durable sessions may get.
+    pub(crate) fn new(store: Option<&'a Store>, message: &'a Message, several: bool) -> Keeping<'a> {
+        Keeping { message, is_shared: several, encoded: Vec::new(), shared: None, store, batch: 0 }
+    }
+
+    /// Stores the entry's place in its session's queue.
+    pub(crate) fn keep(&mut self, ledger: &Ledger<'_>, entry: &Entry) -> Box<Stored> {
+        if self.encoded.is_empty() {
+            record::encode_message(&mut self.encoded, self.message);
+        }
+        let place = record::encode_place(entry);
+        let stored = if self.is_shared {
+            let shared = *self.shared.get_or_insert_with(|| ledger.store.share(&self.encoded));
+            ledger.store.push(ledger.session, &place, Body::Shared(shared))
+        } else {
+            ledger.store.push(ledger.session, &place, Body::Inline(&self.encoded))
+        };
+        self.batch = self.batch.max(stored.batch);
+        Box::new(stored)
+    }
+}
+
+impl std::ops::Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        if let (Some(store), Some(shared)) = (self.store, self.shared) {
+            store.release(shared);
+        }
+    }
+}
+
+/// The filter's text as records have it.
+pub(crate) fn filter_key(session: u64, filter: &Arc<str>) -> Key {
+    Key::new(Table::Filters).number(session).text(filter.as_bytes())
+}
