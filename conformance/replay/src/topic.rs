@@ -102,7 +102,11 @@ impl Bench {
     fn unsubscribe(&mut self, text: &str) {
         let Some(filter) = parse(text) else { return };
         let was_there = self.subscribed.remove(text).is_some();
-        assert_eq!(self.router.unsubscribe(&self.session, &filter), Ok(was_there), "{text:?}");
+        assert_eq!(
+            self.router.unsubscribe(&self.session, &filter, &mut Post::default()),
+            Ok(was_there),
+            "{text:?}"
+        );
     }
 
     fn retain(&mut self, topic: &str, payload: &[u8]) {
@@ -148,7 +152,7 @@ impl Bench {
     /// Topics with identifiers, in order of the identifiers.
     fn drain(&mut self) -> Vec<(String, Vec<u32>)> {
         let mut got = Vec::new();
-        self.router.drain(NOW, &self.session, self.at, |deliver| {
+        self.router.drain(NOW, &self.session, self.at, &mut Post::default(), |deliver| {
             if let Deliver::Message(delivery) = deliver {
                 let mut ids = delivery.subscriptions.to_vec();
                 ids.sort_unstable();

@@ -152,10 +152,10 @@ impl Node {
                 (ticket, result.map_or_else(Answer::Refused, Answer::Published))
             }
             (Action::Release(_, ticket, id), Some(session)) => {
-                (ticket, Answer::Known(router.release(&session, id)))
+                (ticket, Answer::Known(router.release(&session, id, post)))
             }
             (Action::Receive(_, ticket, id), Some(session)) => {
-                (ticket, Answer::Known(router.receive(&session, id)))
+                (ticket, Answer::Known(router.receive(&session, id, post)))
             }
             (Action::Subscribe(_, ticket, list), Some(session)) => {
                 let results = list.into_iter().map(|s| router.subscribe(now, &session, s, matches, post));
@@ -198,7 +198,7 @@ impl Node {
     fn drain(&mut self, conn: &mut Conn, at: Attachment) {
         let Some(session) = conn.session.clone().filter(|_| conn.is_open) else { return };
         let (now, peer, machine, out) = (self.now, conn.peer, &mut conn.machine, &mut conn.out);
-        self.router.drain(now, &session, at, |deliver| {
+        self.router.drain(now, &session, at, &mut self.post, |deliver| {
             machine.deliver(now, peer, deliver, out);
             true
         });

@@ -136,9 +136,10 @@ impl Ledger<'_> {
 
     /// How much lies on the disk from `from` on.
     pub(crate) fn measure(&self, from: u64, view: &dyn View) -> Result<Cold, Error> {
-        let mut cold = Cold { from, to: u64::MAX, ..Cold::default() };
+        let mut cold = Cold { from, to: from, ..Cold::default() };
         let to = Key::new(Table::Queue).number(self.session + 1);
-        view.scan(&self.queue(from), &to, &mut |_, value| {
+        view.scan(&self.queue(from), &to, &mut |key, value| {
+            cold.to = sequence(key) + 1;
             cold.count += 1;
             cold.bytes += place(value).map_or(0, |(_, p, _)| p.size);
             true
@@ -146,13 +147,30 @@ impl Ledger<'_> {
         Ok(cold)
     }
 
+    /// Messages that wait and that are in flight, of a session that was not read back.
+    pub(crate) fn depth(&self) -> Result<(usize, usize), Error> {
+        let view = self.store.view()?;
+        let (mut flights, mut in_queue, mut all) = (0, 0, 0);
+        let to = Key::new(Table::Flights).number(self.session + 1);
+        view.scan(&self.flight(DeliveryId(0)), &to, &mut |_, value| {
+            flights += 1;
+            in_queue += usize::from(Flown::decode(value).is_ok_and(|f| !f.is_received));
+            true
+        })?;
+        let to = Key::new(Table::Queue).number(self.session + 1);
+        view.scan(&self.queue(0), &to, &mut |_, _| {
+            all += 1;
+            true
+        })?;
+        Ok((usize::saturating_sub(all, in_queue), flights))
+    }
+
     /// The next messages of those on the disk, which `cold` then has no more.
     pub(crate) fn warm(&self, now: Now, cold: &mut Cold) -> Result<Vec<Entry>, Error> {
         let view = self.store.view()?;
         let mut found = Vec::new();
         view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
-            let sequence = key.last_chunk().map_or(0, |n| u64::from_be_bytes(*n));
-            found.push((sequence, value.to_vec()));
+            found.push((sequence(key), value.to_vec()));
             found.len() < PORTION
         })?;
         let is_last = found.len() < PORTION;
@@ -174,8 +192,7 @@ impl Ledger<'_> {
         let mut first = None;
         let view = self.store.view()?;
         view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
-            let sequence = key.last_chunk().map_or(0, |n| u64::from_be_bytes(*n));
-            first = Some((stored(sequence, value), place(value).map_or(0, |(_, p, _)| p.size)));
+            first = Some((stored(sequence(key), value), place(value).map_or(0, |(_, p, _)| p.size)));
             false
         })?;
         let Some((stored, size)) = first else {
@@ -215,6 +232,11 @@ impl Ledger<'_> {
         let record::Place { qos, retain, ids, via, .. } = place;
         Ok(Entry { message, qos, retain, ids, via, stored: Some(Box::new(stored)) })
     }
+}
+
+/// The number at the end of a queue's key.
+fn sequence(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |n| u64::from_be_bytes(*n))
 }
 
 fn stored(sequence: u64, value: &[u8]) -> Stored {

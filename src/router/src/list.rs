@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gateway::Message;
 
+use crate::ledger::Ledger;
 use crate::post::Attachment;
 use crate::session::Session;
 use crate::{Filter, Now, Router};
@@ -52,9 +53,13 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
-    fn of(session: &Session) -> SessionInfo {
+    fn of(session: &Session, ledger: Option<&Ledger<'_>>) -> SessionInfo {
         let state = session.state.lock();
-        let (queued, inflight) = state.depth();
+        let (queued, inflight) = match ledger.filter(|_| state.is_frozen) {
+            // What cannot be read now shows as nothing.
+            Some(ledger) => ledger.depth().unwrap_or_default(),
+            None => state.depth(),
+        };
         SessionInfo {
             client_id: session.client_id.clone(),
             namespace: session.realm.namespace.clone(),
@@ -87,7 +92,7 @@ impl Router {
         let mut found = Vec::new();
         self.registry.each(|session| {
             if found.len() < limit && session.client_id.contains(part) {
-                found.push(SessionInfo::of(session));
+                found.push(SessionInfo::of(session, self.ledger(session).as_ref()));
             }
             found.len() < limit
         });
@@ -99,7 +104,7 @@ impl Router {
         let mut found = None;
         self.registry.each(|session| {
             if *session.client_id == *client_id {
-                found = Some(SessionInfo::of(session));
+                found = Some(SessionInfo::of(session, self.ledger(session).as_ref()));
             }
             found.is_none()
         });

@@ -36,8 +36,10 @@ pub(crate) struct Work {
     inflight_bytes: usize,
     /// Flights before this index were sent on this connection.
     sent: usize,
-    /// What comes before the queue and is on the disk alone.
+    /// What is on the disk alone. It comes before the queue, but for what was just read back.
     cold: Cold,
+    /// Entries at the front of the queue that were read back, and come before all others.
+    warm: usize,
     /// The batch that was last said to hold something back.
     named: u64,
     /// Packet ids in flight are no longer in the order of the ring: one was never settled and was stepped over.
@@ -131,6 +133,7 @@ impl Work {
         self.sent = 0;
         self.is_skewed = false;
         self.cold = Cold::default();
+        self.warm = 0;
         self.named = 0;
         let is_small = |capacity: usize| capacity <= SPARE.1;
         if is_small(self.queue.capacity())
@@ -224,7 +227,7 @@ impl Work {
 
     fn drop_oldest(&mut self, ledger: Option<&Ledger<'_>>) -> Result<(), Error> {
         if let Some(ledger) = ledger
-            && self.cold.count > 0
+            && self.is_next_cold()
         {
             return ledger.drop_first(&mut self.cold);
         }
@@ -246,6 +249,7 @@ impl Work {
         if self.queue.len() <= most || self.queued_qos0 > 0 {
             return;
         }
+        self.cool();
         while let Some(stored) = self.queue.front().and_then(|e| e.stored.as_deref())
             && stored.batch <= durable
         {
@@ -260,9 +264,28 @@ impl Work {
         }
     }
 
-    /// Reads back the next messages that are on the disk alone, if nothing in memory comes before them.
+    /// Lets go of what was read back and not delivered.
+    fn cool(&mut self) {
+        for entry in self.queue.drain(..std::mem::take(&mut self.warm)).rev() {
+            let Some(stored) = &entry.stored else { continue };
+            self.queued_bytes -= entry.message.size();
+            if self.cold.count == 0 {
+                self.cold.to = stored.sequence + 1;
+            }
+            self.cold.from = stored.sequence;
+            self.cold.count += 1;
+            self.cold.bytes += entry.message.size();
+        }
+    }
+
+    fn is_next_cold(&self) -> bool {
+        self.warm == 0 && self.cold.count > 0
+    }
+
+    /// Reads back the next messages that are on the disk alone.
     fn warm(&mut self, now: Now, ledger: &Ledger<'_>) -> Result<(), Error> {
         let entries = ledger.warm(now, &mut self.cold)?;
+        self.warm = entries.len();
         for entry in entries.into_iter().rev() {
             self.queued_bytes += entry.message.size();
             self.queue.push_front(entry);
@@ -295,6 +318,7 @@ impl Work {
 
     fn take(&mut self, at: usize) -> Option<Entry> {
         let entry = if at == 0 { self.queue.pop_front() } else { self.queue.remove(at) }?;
+        self.warm -= usize::from(at < self.warm);
         self.queued_bytes = self.queued_bytes.saturating_sub(entry.message.size());
         self.queued_qos0 -= usize::from(!entry.is_kept());
         Some(entry)
@@ -327,7 +351,7 @@ impl Work {
             }
             let held_back = self.inflight.len() - self.sent;
             if let Some(ledger) = &step.ledger
-                && self.cold.count > 0
+                && self.is_next_cold()
                 && self.warm(step.now, ledger).is_err()
             {
                 return None;
@@ -426,6 +450,7 @@ impl Work {
 
     /// Everything that the client does not have, oldest first. What cannot be read back is not among it.
     pub(crate) fn into_entries(mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
+        self.cool();
         let mut entries: Vec<_> = self.inflight.into_iter().filter_map(|f| f.entry).collect();
         if let Some(ledger) = ledger {
             while self.cold.count > 0 {
@@ -458,6 +483,7 @@ impl Work {
                 _ => self.inflight.push_back(flight),
             }
         }
+        self.cool();
         let mut waiting = Vec::new();
         while let Some(ledger) = ledger
             && self.cold.count > 0

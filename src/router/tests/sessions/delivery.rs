@@ -7,7 +7,7 @@ use gateway::config::{Kind, Mistake, Place, Section, Value};
 use gateway::{Deliver, Drop, Message, Qos, Refusal, Subscribe};
 use router::{OnFull, Options, Signal, Strategy};
 
-use crate::world::{Client, ENDS, NEVER, World, asks, connect};
+use super::world::{Client, ENDS, NEVER, World, asks, connect};
 
 const SENT: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 

@@ -3,7 +3,7 @@
 
 mod delivery;
 mod threads;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gateway::{Deliver, Message, Now, Peer, Qos, Settle, Subscribe};
 use router::{Attachment, Matches, Open, Options, Post, Router};
 
-use crate::world::{ENDS, NEVER, asks, connect};
+use super::world::{ENDS, NEVER, asks, connect};
 
 const NOW: Now = Now::from_micros(1_000_000);
 

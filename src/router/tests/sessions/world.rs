@@ -6,6 +6,8 @@ use std::time::Duration;
 use gateway::{
     Connect, Deliver, DeliveryId, Filter, Message, Now, Peer, Qos, Refusal, Settle, Stop, Subscribe, Will,
 };
+use store::{Limits, Store};
+
 use router::{Attachment, Matches, Open, Options, Post, Router, Session, Signal};
 
 /// A session that never ends by itself.
@@ -16,6 +18,7 @@ pub(crate) const ENDS: Duration = Duration::ZERO;
 /// A router, its clock, and what it posted.
 pub(crate) struct World {
     pub(crate) router: Router,
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) now: Now,
     pub(crate) matches: Matches,
     pub(crate) post: Post,
@@ -67,8 +70,21 @@ impl World {
     }
 
     pub(crate) fn with(options: Options) -> World {
+        let router = Router::new(options);
+        // The same tests are played with a store, as part of `tests/kept.rs`.
+        let is_kept = env!("CARGO_CRATE_NAME") == "kept";
+        let store = is_kept.then(|| Arc::new(Store::memory(Limits::default())));
+        let router = match &store {
+            Some(store) => router.with_store(store.clone(), true),
+            None => router,
+        };
+        World::on(router, store)
+    }
+
+    pub(crate) fn on(router: Router, store: Option<Arc<Store>>) -> World {
         World {
-            router: Router::new(options),
+            router,
+            store,
             now: Now::from_micros(1_000_000),
             matches: Matches::default(),
             post: Post::default(),
@@ -134,8 +150,24 @@ impl World {
         self.router.publish(self.now, None, message, None, &mut self.matches, &mut self.post)
     }
 
+    /// Has the store write what was gathered.
+    pub(crate) fn write(&mut self) {
+        if let Some(store) = &self.store {
+            store.write(&|| 0, &|| {});
+            self.router.committed(&mut self.post);
+        }
+    }
+
     /// What the client gets now, as `payload`, `payload!` when sent again, `release`; ids go into `ids`.
     pub(crate) fn drain(&mut self, client: &Client, ids: &mut Vec<DeliveryId>) -> Vec<String> {
+        let mut got = self.drain_once(client, ids);
+        // Of a durable session QoS 2 comes when the disk has its packet id.
+        self.write();
+        got.extend(self.drain_once(client, ids));
+        got
+    }
+
+    pub(crate) fn drain_once(&mut self, client: &Client, ids: &mut Vec<DeliveryId>) -> Vec<String> {
         let mut got = Vec::new();
         self.router.drain(self.now, &client.session, client.at, &mut self.post, |deliver| {
             got.push(match deliver {
