@@ -17,6 +17,7 @@
 //! [`Post::wait`] says which batch of the store has to be on the disk before a client is told, and
 //! [`Router::committed`] who has something to deliver when it is.
 
+mod check;
 mod config;
 mod connect;
 mod count;
@@ -46,6 +47,7 @@ use gateway::{Deliver, Delivery, DeliveryId, Filter, Instant, Message, Now, Sett
 use parking_lot::{Mutex, RwLock};
 use store::{Store, Together};
 
+pub use check::{Checked, check};
 pub use config::{AutoSubscribe, OnFull, Options, Rewrite, RewriteAction, Strategy};
 pub use connect::{Open, Opened};
 pub use count::Counts;

@@ -151,7 +151,7 @@ impl Router {
 }
 
 /// Visits all records of a table, around what cannot be read; how many `visit` or the engine could not read.
-fn each(view: &dyn View, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> usize {
+pub(crate) fn each(view: &dyn View, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> usize {
     let mut damaged = 0;
     let mut last: Option<Key> = None;
     let (from, to) = (Key::new(table), Key::end(table));

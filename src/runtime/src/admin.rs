@@ -15,11 +15,14 @@
 //! | `pub` | `topic`, `payload` or `payload_base64`, `qos`, `retain` | one line |
 //! | `sub` | `filter`, `qos`, `count` | a message each, until who asked has gone |
 //! | `trace` | `client_id` | a packet each, until who asked has gone |
+//! | `store.stats`, `store.check` | | the store; a row a table |
+//! | `store.backup` | `folder` | one line |
 //! | `bans.list`, `bans.add`, `bans.remove` | `kind`, `value`, `seconds` | a ban each; one line |
 //!
 //! Requests and lists are bounded, and so is the number of connections; `more` says that a list was cut.
 
 mod list;
+pub mod store;
 mod subscribe;
 
 use std::collections::BTreeSet;
@@ -134,7 +137,13 @@ impl Desk {
             "clients.kick" => self.kick(request),
             "topics" => list::topics(&self.house, request["filter"].as_str().unwrap_or("#")),
             "subscriptions" => list::subscriptions(&self.house, request["client_id"].as_str()),
-            "pub" => self.publish(request),
+            "pub" => self.publish(request).await,
+            "store.stats" => store::stats(&self.house),
+            "store.check" => store::check_running(&self.house).await,
+            "store.backup" => match text(request, "folder") {
+                Ok(folder) => store::backup(&self.house, folder.into()).await,
+                Err(e) => Err(e),
+            },
             "sub" => return self.subscribers.run(&self.house, request, input, items).await,
             "trace" => return self.trace(request, input, items).await,
             "bans.list" => Ok(list::bans(&self.house)),
@@ -152,7 +161,7 @@ impl Desk {
         Ok(Ok(page.has_more))
     }
 
-    fn publish(&self, request: &Value) -> Result<Page, String> {
+    async fn publish(&self, request: &Value) -> Result<Page, String> {
         let topic = text(request, "topic")?;
         check_name(topic).map_err(|e| e.to_string())?;
         if topic == "$SYS" || topic.starts_with("$SYS/") {
@@ -165,7 +174,9 @@ impl Desk {
         let message = Message::new(self.house.clock.now(), topic, &payload)
             .with_qos(qos(request)?)
             .with_retain(request["retain"].as_bool().unwrap_or(false));
-        let count = self.house.publish(message);
+        let kept = self.house.publish_kept(message);
+        let (count, batch) = kept.map_err(|why| format!("refused: {}", crate::metrics::label(why)))?;
+        store::written(&self.house, batch).await?;
         Ok(Page::line(format!("published to {count} subscription(s)")))
     }
 

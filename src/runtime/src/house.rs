@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use auth::{Auth, ListenerRules};
-use gateway::{Direction, Factory, Listener, Message, Transport};
+use gateway::{Direction, Factory, Listener, Message, Refusal, Transport};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use router::{Attachment, Matches, Post, Router};
@@ -18,6 +18,7 @@ use crate::config::{Limits, ListenerSetup};
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
+use crate::sys;
 
 /// One listener at run time.
 pub struct Port {
@@ -63,6 +64,8 @@ pub struct House {
     pub store: Option<Arc<Store>>,
     /// Whether clients wait for the store.
     pub is_sync: bool,
+    /// The store was failing when it last tried.
+    pub was_failing: AtomicBool,
     /// Credentials and grants.
     pub auth: Auth,
     /// Counters.
@@ -97,6 +100,11 @@ impl House {
 
     /// Publishes a message of the gateway's own and returns how many subscriptions it matched.
     pub fn publish(&self, message: Message) -> usize {
+        self.publish_kept(message).map_or(0, |(matched, _)| matched)
+    }
+
+    /// The same with the batch of the store that has to be written before anybody is told that the message is kept.
+    pub fn publish_kept(&self, message: Message) -> Result<(usize, u64), Refusal> {
         let (mut matches, mut post) = (Matches::default(), Post::default());
         let matched = self.router.publish(self.clock.now(), None, message, None, &mut matches, &mut post);
         self.post(&mut post);
@@ -104,7 +112,7 @@ impl House {
         if let Some(mailbox) = self.boxes.first() {
             mailbox.wake();
         }
-        matched.unwrap_or(0)
+        Ok((matched?, post.wait))
     }
 
     /// The store has tried to write another batch: whoever waits for it goes on.
@@ -114,6 +122,10 @@ impl House {
         self.post(&mut post);
         for mailbox in &self.boxes {
             mailbox.store_has_tried();
+        }
+        let is_failing = self.store.as_ref().is_some_and(|s| s.failure().is_some());
+        if self.was_failing.swap(is_failing, Ordering::Relaxed) != is_failing {
+            self.publish(sys::store_state(self.clock.now(), &self.node, !is_failing));
         }
     }
 

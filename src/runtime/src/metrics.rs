@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use gateway::{Close, Drop, Qos, Refusal};
 use router::Stats;
+use store::Figures;
 
 use crate::house::House;
 
@@ -215,6 +216,17 @@ pub struct Snapshot {
     pub open: Vec<(&'static str, Box<str>, u64)>,
     /// Sizes of the router.
     pub router: Stats,
+    /// The store, if there is one.
+    pub store: Option<StoreState>,
+}
+
+/// What is known of the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreState {
+    /// Whether it writes.
+    pub is_working: bool,
+    /// What it has and has done.
+    pub figures: Figures,
 }
 
 impl Snapshot {
@@ -249,6 +261,10 @@ impl Snapshot {
                 .map(|port| (port.facts.protocol, port.facts.name.clone(), open(&port.open)))
                 .collect(),
             router: house.router.stats(),
+            store: house
+                .store
+                .as_ref()
+                .map(|s| StoreState { is_working: s.failure().is_none(), figures: s.figures() }),
         }
     }
 

@@ -109,6 +109,7 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         router,
         store,
         is_sync: setup.store.durability == Durability::Sync,
+        was_failing: AtomicBool::new(false),
         auth,
         metrics: Metrics::default(),
         limits: RwLock::new(setup.limits),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `version`, `sysdescr`, `uptime` (seconds), `datetime` (RFC 3339) | text |
 //! | `stats/…`, `metrics/…` | a number as text |
+//! | `store/state` | `ok`, or `failing` while the store cannot write; told when it changes |
 //! | `clients/{clientid}/connected`, `clients/{clientid}/disconnected` | JSON; not retained |
 
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use gateway::{Close, Message, Now};
 use serde_json::json;
 
 use crate::house::House;
-use crate::metrics::Snapshot;
+use crate::metrics::{Snapshot, StoreState};
 
 /// A client that comes or goes.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,9 @@ pub fn messages(now: Now, node: &str, s: &Snapshot) -> Vec<Message> {
         ("uptime".into(), s.uptime.to_string()),
         ("datetime".into(), datetime(now.wall_ms)),
     ];
+    if let Some(store) = &s.store {
+        topics.push(("store/state".into(), store_word(store.is_working).into()));
+    }
     let mut number = |topic: String, value: u64| topics.push((topic, value.to_string()));
     let r = &s.router;
     number("stats/connections/count".into(), s.open.iter().map(|(_, _, n)| n).sum());
@@ -133,12 +137,27 @@ pub fn messages(now: Now, node: &str, s: &Snapshot) -> Vec<Message> {
             number(format!("metrics/{what}/reason/{reason}"), *n);
         }
     }
-    topics
-        .into_iter()
-        .map(|(topic, text)| {
-            Message::new(now, &format!("$SYS/brokers/{node}/{topic}"), text.as_bytes()).with_retain(true)
-        })
-        .collect()
+    if let Some(StoreState { figures, .. }) = &s.store {
+        number("stats/store/messages/count".into(), figures.messages);
+        number("stats/store/messages/bytes".into(), figures.bytes);
+        number("metrics/store/commits".into(), figures.commits);
+        number("metrics/store/records".into(), figures.records);
+        number("metrics/store/failures".into(), figures.failures);
+    }
+    topics.into_iter().map(|(topic, text)| own(now, node, &topic, &text)).collect()
+}
+
+/// The store has begun, or ceased, to fail.
+pub fn store_state(now: Now, node: &str, is_working: bool) -> Message {
+    own(now, node, "store/state", store_word(is_working))
+}
+
+fn store_word(is_working: bool) -> &'static str {
+    if is_working { "ok" } else { "failing" }
+}
+
+fn own(now: Now, node: &str, topic: &str, text: &str) -> Message {
+    Message::new(now, &format!("$SYS/brokers/{node}/{topic}"), text.as_bytes()).with_retain(true)
 }
 
 /// RFC 3339 in UTC, to the second.

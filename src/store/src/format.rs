@@ -110,9 +110,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => {
             let by = fs::read_to_string(&name).unwrap_or_default();
             Err(OpenError(format!(
-                "the store in {} is in use by another process ({})",
-                path.display(),
-                by.trim()
+                "another tidegate is running (process {}) and has the store in {} open",
+                by.trim(),
+                path.display()
             )))
         }
         Err(TryLockError::Error(e)) => Err(OpenError(format!("cannot lock {}: {e}", name.display()))),
@@ -129,7 +129,7 @@ mod tests {
         let first = Folder::open(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "1\n");
         let second = Folder::open(dir.path()).err().unwrap().to_string();
-        assert!(second.contains("in use by another process"), "{second}");
+        assert!(second.contains("another tidegate is running"), "{second}");
         drop(first);
         Folder::open(dir.path()).unwrap();
     }

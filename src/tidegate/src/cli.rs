@@ -65,6 +65,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Bans,
     },
+    /// What outlives the process; works with and without a running gateway.
+    Store {
+        #[command(subcommand)]
+        command: Stored,
+    },
     /// Print the version.
     Version,
 }
@@ -100,6 +105,17 @@ pub(crate) enum Clients {
     Show { client: String },
     /// End a client's connection; without one, its session.
     Kick { client: String },
+}
+
+/// See [`Command::Store`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stored {
+    /// Figures.
+    Stats,
+    /// Read every record; fails if any is damaged.
+    Check,
+    /// Copy everything, as it is at this moment, into a folder that can then be given as `--data`.
+    Backup { folder: PathBuf },
 }
 
 /// See [`Command::Pub`].

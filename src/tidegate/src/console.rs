@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Bans, Clients, Command};
+use crate::cli::{Bans, Clients, Command, Stored};
 
 /// Longest line of an answer in bytes.
 const MAX_LINE: u64 = 64 << 20;
@@ -32,14 +32,35 @@ enum Look {
 /// commands that are not the console's.
 pub(crate) fn run(socket: &Path, command: &Command, json: bool) -> Result<(), String> {
     let (request, look) = request(command)?;
-    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look };
+    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0 };
     match ask(socket, &request, &mut out) {
-        Ok(false) => Ok(()),
+        Ok(false) => out.verdict(),
         Ok(true) => Err("and more; the list was cut here".to_owned()),
         // Who reads our output has left: `tidegate topics | head`.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Failure::Output(e)) => Err(format!("cannot write: {e}")),
         Err(Failure::Gateway(text)) => Err(text),
+    }
+}
+
+/// Prints what `tidegate store` has found out by itself.
+pub(crate) fn show(items: &[Value], command: &Stored, json: bool) -> Result<(), String> {
+    let look = look(command);
+    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0 };
+    for item in items {
+        match out.print(item) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other.map_err(|e| format!("cannot write: {e}"))?,
+        }
+    }
+    out.verdict()
+}
+
+fn look(command: &Stored) -> Look {
+    match command {
+        Stored::Stats => Look::Sheet,
+        Stored::Check => Look::Table,
+        Stored::Backup { .. } => Look::Line,
     }
 }
 
@@ -88,6 +109,18 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
         Command::Bans { command: Bans::Remove { who } } => {
             (json!({"do": "bans.remove", "kind": who.kind, "value": who.value}), Look::Line)
         }
+        Command::Store { command } => {
+            let request = match command {
+                Stored::Stats => json!({"do": "store.stats"}),
+                Stored::Check => json!({"do": "store.check"}),
+                Stored::Backup { folder } => {
+                    // The gateway has another working folder.
+                    let folder = std::path::absolute(folder).map_err(|e| e.to_string())?;
+                    json!({"do": "store.backup", "folder": folder.to_string_lossy()})
+                }
+            };
+            (request, look(command))
+        }
         Command::Run | Command::Check | Command::Passwd(_) | Command::Version => {
             return Err("is not a command for a running gateway".to_owned());
         }
@@ -133,10 +166,20 @@ struct Printer<'a> {
     json: bool,
     columns: Option<Vec<String>>,
     look: Look,
+    /// Records of a store that cannot be read.
+    damaged: u64,
 }
 
 impl Printer<'_> {
+    fn verdict(&self) -> Result<(), String> {
+        match self.damaged {
+            0 => Ok(()),
+            n => Err(format!("{n} records are damaged; the gateway leaves them out and keeps the others")),
+        }
+    }
+
     fn print(&mut self, item: &Value) -> io::Result<()> {
+        self.damaged += item["damaged"].as_u64().unwrap_or(0);
         match (&self.look, item) {
             _ if self.json => writeln!(self.out, "{item}")?,
             (Look::Table, Value::Object(fields)) => self.row(fields)?,

@@ -9,7 +9,9 @@ mod run;
 mod settings;
 #[cfg(test)]
 mod shipped;
+mod stored;
 
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -43,7 +45,13 @@ fn act(cli: Cli) -> Result<String, String> {
         command => {
             // Mistakes of the configuration are for `check`; where the socket is can be told in spite of them.
             let settings = settings::read(&cli.config, cli.data.as_deref(), &mut Vec::new());
-            let socket = settings.setup.admin.ok_or("admin.socket is off")?;
+            let socket = settings.setup.admin.clone();
+            let is_running = socket.as_deref().is_some_and(|s| UnixStream::connect(s).is_ok());
+            if let (Command::Store { command }, false) = (&command, is_running) {
+                let items = stored::run(&settings.setup.node.data, command)?;
+                return console::show(&items, command, cli.json).map(|()| String::new());
+            }
+            let socket = socket.ok_or("admin.socket is off")?;
             console::run(&socket, &command, cli.json).map(|()| String::new())
         }
     }

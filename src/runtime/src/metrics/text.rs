@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::metrics::Snapshot;
+use crate::metrics::{Snapshot, StoreState};
 
 /// The figures as text.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -45,7 +45,24 @@ pub fn render(snapshot: &Snapshot) -> String {
     t.one("retained_bytes", "gauge", "Memory of retained messages.", r.retained_bytes);
     t.one("delayed_messages", "gauge", "Messages that wait for their delay.", r.delayed);
     t.one("delayed_bytes", "gauge", "Memory of delayed messages.", r.delayed_bytes);
+    if let Some(store) = &s.store {
+        store_figures(&mut t, store);
+    }
     t.0
+}
+
+fn store_figures(t: &mut Text, store: &StoreState) {
+    let f = &store.figures;
+    t.one("store_up", "gauge", "1 while the store writes, 0 while it cannot.", u8::from(store.is_working));
+    t.one("store_commits_total", "counter", "Batches written to the disk.", f.commits);
+    t.one("store_records_total", "counter", "Changes in them.", f.records);
+    t.one("store_failures_total", "counter", "Attempts to write that failed.", f.failures);
+    t.one("store_commit_micros_total", "counter", "Time that commits took, in microseconds.", f.micros);
+    t.one("store_commit_micros_max", "gauge", "The longest commit, in microseconds.", f.longest_micros);
+    t.one("store_messages", "gauge", "Messages waiting in durable sessions.", f.messages);
+    t.one("store_message_bytes", "gauge", "Their bytes; a message for several counts once.", f.bytes);
+    t.one("store_shared_messages", "gauge", "Messages that several sessions wait for.", f.shared);
+    t.one("store_pending_bytes", "gauge", "Changes that wait to be written.", f.pending_bytes);
 }
 
 struct Text(String);
@@ -104,6 +121,7 @@ mod tests {
             open: vec![("mqtt", "a\"b\\c\nd".into(), 5)],
             connected: 7,
             disconnected: 1,
+            store: Some(StoreState::default()),
             ..Snapshot::default()
         })
     }
@@ -116,6 +134,7 @@ mod tests {
             "tidegate_drops_total{reason=\"acl\"} 4\n",
             "tidegate_connections{protocol=\"mqtt\",listener=\"a\\\"b\\\\c\\nd\"} 5\n",
             "tidegate_clients 6\n",
+            "tidegate_store_up 0\n",
             "# TYPE tidegate_clients gauge\n",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");

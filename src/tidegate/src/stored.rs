@@ -1,0 +1,36 @@
+//! `tidegate store …` without a running gateway.
+
+use std::path::Path;
+
+use gateway::Now;
+use runtime::admin::store::{check, describe};
+use runtime::clock::Clock;
+use serde_json::Value;
+use store::{Limits, Store};
+
+use crate::cli::Stored;
+
+/// Does it on the store in the data folder, which nobody else may have open. Items for the terminal.
+pub(crate) fn run(data: &Path, command: &Stored) -> Result<Vec<Value>, String> {
+    let folder = data.join("store");
+    if !folder.join("format").exists() {
+        return Err(format!("there is no store in {}; is --config or --data the same?", data.display()));
+    }
+    let store = Store::open(&folder, Limits::default()).map_err(|e| e.to_string())?;
+    let now: Now = Clock::start().now();
+    match command {
+        Stored::Stats => {
+            // The counts of what waits are known when the queues have been looked through.
+            store.learn();
+            Ok(vec![describe(&store)])
+        }
+        Stored::Check => check(now, &store),
+        Stored::Backup { folder: to } => {
+            let cannot = |e: &dyn std::fmt::Display| format!("cannot copy to {}: {e}", to.display());
+            std::fs::create_dir_all(to).map_err(|e| cannot(&e))?;
+            let copied = store.backup(to).map_err(|e| cannot(&e))?;
+            let text = format!("{copied} records copied; `tidegate --data {}` runs with them", to.display());
+            Ok(vec![text.into()])
+        }
+    }
+}
