@@ -96,6 +96,10 @@ pub enum Action {
     SetExpiry(Peer, Duration),
     /// Retained messages that a filter matches, at most `limit`, as far as the client may subscribe to them: `Retained`.
     Retained(Peer, Ticket, Filter, usize),
+    /// Keep a fact with the client's session under this name, or forget it: `Saved`, when it is as durable as the session is.
+    Save(Peer, Ticket, Box<str>, Option<Bytes>),
+    /// The facts kept with the client's session whose names begin so: `Loaded`.
+    Load(Peer, Ticket, Box<str>),
     /// The session's connection ends in order. `with_will`: publish the will all the same (MQTT 5.0 DISCONNECT 0x04).
     Disconnect(Peer, Disconnect),
     /// End the conversation when what was sent before is written.
@@ -207,6 +211,10 @@ pub enum Answer {
     Unsubscribed(Vec<Result<bool, Refusal>>),
     /// Retained messages with their topics as this client sees them.
     Retained(Vec<(Box<str>, Message)>),
+    /// The fact is kept, or forgotten.
+    Saved,
+    /// Facts with their names, in the order of these.
+    Loaded(Vec<(Box<str>, Bytes)>),
     /// It was refused.
     Refused(Refusal),
 }

@@ -300,6 +300,7 @@ impl Router {
     /// which other members get (MQTT-4.8.2-5; QoS 2 is lost by MQTT-4.8.2-4).
     fn clear(&self, now: Now, session: &Arc<Session>, post: &mut Post) {
         let ledger = self.ledger(session);
+        self.facts.forget(session);
         let (filters, undelivered, unread) = {
             let mut state = session.state.lock();
             let (undelivered, unread) = state.take_undelivered(now, ledger.as_ref());

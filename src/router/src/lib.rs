@@ -7,7 +7,7 @@
 //!
 //! Locks, in the orders in which they may be taken together:
 //!
-//! - a registry shard, a session, the retained messages, the timers;
+//! - a registry shard, a session, the retained messages or the facts, the timers;
 //! - the subscription table, a group, a session.
 //!
 //! Never two sessions, and never the table or a group by who holds a session. The store's own locks come after all of them,
@@ -21,6 +21,7 @@ mod check;
 mod config;
 mod connect;
 mod count;
+mod facts;
 mod ledger;
 mod list;
 mod matches;
@@ -57,6 +58,7 @@ pub use post::{Attachment, Fast, Post, Signal};
 pub use restore::Restored;
 pub use session::Session;
 
+use facts::Facts;
 use ledger::Ledger;
 use queue::{Next, Step};
 use registry::Registry;
@@ -73,6 +75,7 @@ pub struct Router {
     registry: Registry,
     retained: RwLock<Retained>,
     timers: Timers,
+    facts: Facts,
     counts: Counts,
     /// The number of the next session, if there is no store to give them out.
     publishers: AtomicU64,
@@ -98,6 +101,7 @@ impl Router {
             registry: Registry::default(),
             retained: RwLock::new(Retained::default()),
             timers: Timers::default(),
+            facts: Facts::default(),
             counts: Counts::default(),
             publishers: AtomicU64::new(1),
             keep: None,

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gateway::{Connect, DeliveryId, Message, Qos, Refusal, Settle, Will};
 use router::{OnFull, Options, Restored, Router};
 use store::{Key, Limits, Store, Table};
@@ -420,6 +421,41 @@ fn a_shared_subscription_outlives_the_process_and_its_messages_move_on_when_a_me
     let mut w = disk.again(w, 0);
     let long = w.join("long", false, NEVER);
     assert_eq!(w.got(&long), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn facts_of_a_gateway_live_and_end_with_the_session() {
+    let mut disk = Disk::new();
+    let mut w = disk.world();
+    let b = w.join("b", false, NEVER);
+    let save = |w: &mut World, c: &Client, name: &str, value: Option<&'static str>| {
+        w.router.save(&c.session, name, value.map(Bytes::from), &mut w.post)
+    };
+    for (name, value) in [("topic/1", "a"), ("topic/2", "b"), ("topic/3", "c"), ("sleep", "60")] {
+        save(&mut w, &b, name, Some(value)).unwrap();
+    }
+    save(&mut w, &b, "topic/2", None).unwrap();
+    save(&mut w, &b, "topic/3", Some("C")).unwrap();
+    let big = Bytes::from(vec![0; 1 << 20]);
+    assert_eq!(w.router.save(&b.session, "big", Some(big), &mut w.post), Err(Refusal::QuotaExceeded));
+    let names = |w: &World, c: &Client, prefix: &str| -> Vec<String> {
+        let found = w.router.load(&c.session, prefix).unwrap();
+        found.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect()
+    };
+    assert_eq!(names(&w, &b, "topic/"), ["topic/1=a", "topic/3=C"]);
+    let mut w = disk.again(w, 0);
+    let b = w.join("b", false, NEVER);
+    assert_eq!(names(&w, &b, ""), ["sleep=60", "topic/1=a", "topic/3=C"]);
+    let b = w.join("b", true, NEVER);
+    assert!(names(&w, &b, "").is_empty());
+    w.write();
+    w.write();
+    assert_eq!(count(&w, Table::Facts), 0);
+    let short = w.join("short", false, ENDS);
+    save(&mut w, &short, "x", Some("1")).unwrap();
+    assert_eq!(names(&w, &short, ""), ["x=1"]);
+    w.write();
+    assert_eq!(count(&w, Table::Facts), 0);
 }
 
 #[test]

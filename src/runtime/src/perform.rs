@@ -259,6 +259,22 @@ impl Desk {
                 let answer = self.retained(now, peers, peer, &filter, limit);
                 self.answer(now, peers, machine, out, peer, ticket, answer, None);
             }
+            Action::Save(peer, ticket, name, value) => {
+                let saved = match session(peers, peer) {
+                    Some(s) => self.house.router.save(s, &name, value, &mut self.post),
+                    None => Err(Refusal::NoSession),
+                };
+                let answer = saved.map_or_else(Answer::Refused, |()| Answer::Saved);
+                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+            }
+            Action::Load(peer, ticket, prefix) => {
+                let loaded = match session(peers, peer) {
+                    Some(s) => self.house.router.load(s, &prefix),
+                    None => Err(Refusal::NoSession),
+                };
+                let answer = loaded.map_or_else(Answer::Refused, Answer::Loaded);
+                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+            }
             Action::Disconnect(peer, how) => {
                 if let Some(client) = peers.client(peer)
                     && let Some(session) = client.session.take()
