@@ -70,9 +70,8 @@ impl Router {
         let expiry = Expiry::of(connect.expiry.min(options.max_session_expiry));
         let credit = connect.credit.clamp(1, options.max_inflight);
         let will = connect.will.take().map(|will| mounted(will, &mount));
-        if !expiry.is_zero() && !self.can_keep() {
-            return Err(Refusal::NotKept);
-        }
+        // A session that is there goes on even while nothing can be written; a new one could not be promised.
+        let cannot_begin = !expiry.is_zero() && !self.can_keep();
         let _together = self.together();
         let mut shard = self.registry.shard(namespace, client_id);
         let old = shard.find(namespace, client_id);
@@ -87,6 +86,9 @@ impl Router {
                 // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
                 let is_over = state.at.is_some() && state.expiry.is_zero();
                 let is_resumed = !connect.clean_start && !is_over && *old.mount() == *mount;
+                if !is_resumed && cannot_begin {
+                    return Err(Refusal::NotKept);
+                }
                 let ledger = self.ledger(&old);
                 if is_resumed && let Err(error) = state.thaw(now, ledger.as_ref()) {
                     tracing::warn!(%error, client_id, "a session cannot be read");
@@ -96,7 +98,8 @@ impl Router {
                 if is_resumed {
                     state.attach(at, credit, expiry, will);
                     if let Some(ledger) = &ledger {
-                        post.wait_for(old.save(&state, ledger, None));
+                        let batch = old.save(&state, ledger, None);
+                        post.wait_for(if self.can_keep() { batch } else { 0 });
                     }
                     state.signal(post);
                     drop(state);
@@ -116,6 +119,8 @@ impl Router {
             shard.remove(&old);
         } else if self.registry.len() >= options.max_sessions {
             return Err(Refusal::QuotaExceeded);
+        } else if cannot_begin {
+            return Err(Refusal::NotKept);
         }
         let is_durable = self.store().is_some() && !expiry.is_zero();
         let session = Arc::new(Session {
