@@ -79,7 +79,16 @@ impl Mqtt {
         if self.is_5() && self.phase == Phase::Open {
             self.send(out, |wire| encode(wire, reason));
         } else if self.is_5() && self.phase == Phase::Connecting {
-            self.send(out, |wire| connect::refuse(wire, Version::V5, reason, None, None));
+            // What a DISCONNECT may say and a CONNACK may not (MQTT 5.0, 3.2.2.2): the end of the server has a code of its
+            // own there; who was taken over or ended before it was let in is just closed.
+            let reason = match reason {
+                0x8B => Some(0x88),
+                0x8D | 0x8E | 0x93 | 0x94 | 0x96 | 0x98 => None,
+                other => Some(other),
+            };
+            if let Some(reason) = reason {
+                self.send(out, |wire| connect::refuse(wire, Version::V5, reason, None, None));
+            }
         }
         self.phase = Phase::Closed;
     }

@@ -1,7 +1,7 @@
 //! Looks through a store without changing it: what there is, and what of it is damaged.
 
 use hashbrown::{HashMap, HashSet};
-use store::{Table, View, is_shared, split_body, split_number};
+use store::{Error, Table, View, is_shared, split_body, split_number};
 
 use crate::Now;
 use crate::record;
@@ -21,14 +21,14 @@ pub struct Checked {
 }
 
 /// Reads every record. `now` is for what expires.
-pub fn check(now: Now, view: &dyn View) -> Vec<Checked> {
+pub fn check(now: Now, view: &dyn View) -> Result<Vec<Checked>, Error> {
     let mut sessions = HashSet::new();
     let mut shared: HashMap<u64, usize> = HashMap::new();
     let mut places: HashSet<(u64, u64)> = HashSet::new();
     each(view, Table::Shared, &mut |key, _| {
         shared.extend(split_number(key).map(|(n, _)| (n, 0)));
         true
-    });
+    })?;
     Table::ALL
         .iter()
         .map(|&table| {
@@ -67,8 +67,8 @@ pub fn check(now: Now, view: &dyn View) -> Vec<Checked> {
                 found.records += usize::from(is_whole);
                 found.left_over += usize::from(is_whole && !is_used);
                 is_whole
-            });
-            found
+            })?;
+            Ok(found)
         })
         .collect()
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gateway::{DeliveryId, Drop, Message, Now};
-use store::{Body, Error, Key, Shared, Store, Stored, Table, View};
+use store::{Body, Error, Key, Shared, Store, Stored, Table, View, scan_around};
 
 use crate::count::Counts;
 use crate::queue::Entry;
@@ -97,9 +97,8 @@ impl Ledger<'_> {
     pub(crate) fn read_incoming(&self, view: &dyn View) -> Result<Vec<u16>, Error> {
         let mut ids = Vec::new();
         let to = Key::new(Table::Incoming).number(self.session + 1);
-        view.scan(&self.incoming(0), &to, &mut |key, _| {
+        scan_around(view, &self.incoming(0), &to, &mut |key, _| {
             ids.extend(key.last_chunk().map(|id| u16::from_be_bytes(*id)));
-            true
         })?;
         Ok(ids)
     }
@@ -108,13 +107,12 @@ impl Ledger<'_> {
     pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<Vec<Thawed>, Error> {
         let mut flown = Vec::new();
         let to = Key::new(Table::Flights).number(self.session + 1);
-        view.scan(&self.flight(DeliveryId(0)), &to, &mut |key, value| {
+        scan_around(view, &self.flight(DeliveryId(0)), &to, &mut |key, value| {
             let id = key.last_chunk().map(|id| DeliveryId(u16::from_be_bytes(*id)));
             match (id, Flown::decode(value)) {
                 (Some(id), Ok(f)) => flown.push((id, f)),
                 _ => self.counts.dropped(Drop::Damaged),
             }
-            true
         })?;
         flown.sort_by_key(|(_, f)| f.sequence);
         let mut flights = Vec::new();
@@ -123,11 +121,16 @@ impl Ledger<'_> {
                 flights.push(Thawed { id, sequence, entry: None });
                 continue;
             }
-            match view.value(&self.queue(sequence))? {
-                Some(value) => match self.entry(now, view, sequence, &value) {
-                    Some(entry) => flights.push(Thawed { id, sequence, entry: Some(entry) }),
-                    None => self.land(id, None),
-                },
+            let value = match view.value(&self.queue(sequence)) {
+                Err(error) if !error.is_damage() => return Err(error),
+                value => value.unwrap_or_default(),
+            };
+            let entry = match value {
+                Some(value) => self.entry(now, view, sequence, &value)?,
+                None => None,
+            };
+            match entry {
+                Some(entry) => flights.push(Thawed { id, sequence, entry: Some(entry) }),
                 None => self.land(id, None),
             }
         }
@@ -138,11 +141,10 @@ impl Ledger<'_> {
     pub(crate) fn measure(&self, from: u64, view: &dyn View) -> Result<Cold, Error> {
         let mut cold = Cold { from, to: from, ..Cold::default() };
         let to = Key::new(Table::Queue).number(self.session + 1);
-        view.scan(&self.queue(from), &to, &mut |key, value| {
+        scan_around(view, &self.queue(from), &to, &mut |key, value| {
             cold.to = sequence(key) + 1;
             cold.count += 1;
             cold.bytes += place(value).map_or(0, |(_, p, _)| p.size);
-            true
         })?;
         Ok(cold)
     }
@@ -169,17 +171,38 @@ impl Ledger<'_> {
     pub(crate) fn warm(&self, now: Now, cold: &mut Cold) -> Result<Vec<Entry>, Error> {
         let view = self.store.view()?;
         let mut found = Vec::new();
-        view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
+        let scanned = view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
             found.push((sequence(key), value.to_vec()));
             found.len() < PORTION
-        })?;
-        let is_last = found.len() < PORTION;
+        });
+        match scanned {
+            Ok(()) => {}
+            Err(error) if !error.is_damage() => return Err(error),
+            // What was read before the damage comes first; then it goes on behind.
+            Err(_) if !found.is_empty() => {}
+            Err(error) => {
+                let mut behind = None;
+                // That it ends in the same damage is expected.
+                let _ = view.scan_back(&self.queue(cold.from), &self.queue(cold.to), &mut |key, _| {
+                    behind = Some(sequence(key));
+                    true
+                });
+                tracing::error!(%error, client_number = self.session, "waiting messages cannot be read and are lost");
+                self.counts.dropped(Drop::Damaged);
+                match behind {
+                    Some(behind) => cold.from = behind,
+                    None => *cold = Cold::default(),
+                }
+                return Ok(Vec::new());
+            }
+        }
+        let is_last = scanned.is_ok() && found.len() < PORTION;
         let mut entries = Vec::with_capacity(found.len());
         for (sequence, value) in found {
             cold.from = sequence + 1;
             cold.count = cold.count.saturating_sub(1);
             cold.bytes = cold.bytes.saturating_sub(place(&value).map_or(0, |(_, p, _)| p.size));
-            entries.extend(self.entry(now, &*view, sequence, &value));
+            entries.extend(self.entry(now, &*view, sequence, &value)?);
         }
         if is_last {
             *cold = Cold::default();
@@ -191,10 +214,15 @@ impl Ledger<'_> {
     pub(crate) fn drop_first(&self, cold: &mut Cold) -> Result<(), Error> {
         let mut first = None;
         let view = self.store.view()?;
-        view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
+        let scanned = view.scan(&self.queue(cold.from), &self.queue(cold.to), &mut |key, value| {
             first = Some((stored(sequence(key), value), place(value).map_or(0, |(_, p, _)| p.size)));
             false
-        })?;
+        });
+        match scanned {
+            Err(error) if !error.is_damage() => return Err(error),
+            // What is damaged is dropped with the others.
+            _ => {}
+        }
         let Some((stored, size)) = first else {
             *cold = Cold::default();
             return Ok(());
@@ -206,31 +234,27 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// The message of a place; None if it cannot be read, which costs the place.
-    fn entry(&self, now: Now, view: &dyn View, sequence: u64, value: &[u8]) -> Option<Entry> {
+    /// The message of a place; None if it is damaged, which costs the place.
+    fn entry(&self, now: Now, view: &dyn View, sequence: u64, value: &[u8]) -> Result<Option<Entry>, Error> {
         let stored = stored(sequence, value);
-        match self.try_entry(now, view, stored, value) {
-            Ok(entry) => Some(entry),
-            Err(Damaged) => {
-                self.counts.dropped(Drop::Damaged);
-                self.store.remove(self.session, &stored);
-                None
-            }
-        }
-    }
-
-    fn try_entry(&self, now: Now, view: &dyn View, stored: Stored, value: &[u8]) -> Result<Entry, Damaged> {
-        let (shared, place, rest) = place(value)?;
-        let message = match shared {
-            None => record::decode_message(now, rest)?,
-            Some(shared) => {
-                let key = Key::new(Table::Shared).number(shared.0);
-                let bytes = view.value(&key).map_err(|_| Damaged)?.ok_or(Damaged)?;
-                record::decode_message(now, &bytes)?
-            }
+        let bytes = match stored.shared {
+            None => None,
+            Some(shared) => match view.value(&Key::new(Table::Shared).number(shared.0)) {
+                Err(error) if !error.is_damage() => return Err(error),
+                bytes => bytes.unwrap_or_default(),
+            },
         };
-        let record::Place { qos, retain, ids, via, .. } = place;
-        Ok(Entry { message, qos, retain, ids, via, stored: Some(Box::new(stored)) })
+        let entry = place(value).and_then(|(shared, place, rest)| {
+            let body = if shared.is_some() { bytes.as_deref().ok_or(Damaged)? } else { rest };
+            let message = record::decode_message(now, body)?;
+            let record::Place { qos, retain, ids, via, .. } = place;
+            Ok(Entry { message, qos, retain, ids, via, stored: Some(Box::new(stored)) })
+        });
+        if entry.is_err() {
+            self.counts.dropped(Drop::Damaged);
+            self.store.remove(self.session, &stored);
+        }
+        Ok(entry.ok())
     }
 }
 

@@ -219,6 +219,9 @@ impl Router {
     /// The client has received a QoS 2 delivery (PUBREC); false if there is none with this id.
     pub fn receive(&self, session: &Session, id: DeliveryId, post: &mut Post) -> bool {
         let ledger = self.ledger(session);
+        // That the message is done with and that its release is not are one thing: a client whose release was forgotten would
+        // take the next message with this id for a duplicate.
+        let _together = ledger.as_ref().map(|l| l.store.together());
         let batch = session.state.lock().receive(id, ledger.as_ref());
         post.wait_for(batch.unwrap_or(0));
         batch.is_some()

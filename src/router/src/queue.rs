@@ -42,6 +42,8 @@ pub(crate) struct Work {
     warm: usize,
     /// The batch that was last said to hold something back.
     named: u64,
+    /// What comes next could not be read.
+    is_unreadable: bool,
     /// Packet ids in flight are no longer in the order of the ring: one was never settled and was stepped over.
     is_skewed: bool,
     /// QoS 2 packet ids received and not released (MQTT-4.3.3); at most 65,535.
@@ -177,6 +179,10 @@ impl Work {
 
     /// The batch that holds back what comes next, if it was not named before; None if nothing is held back.
     pub(crate) fn waits_for(&mut self, durable: u64) -> Option<Option<u64>> {
+        if std::mem::take(&mut self.is_unreadable) {
+            // When the store has written again, reading may work too.
+            return Some(Some(durable + 1));
+        }
         let gate = self.inflight.get(self.sent).map(|f| f.gate).filter(|&gate| gate > durable)?;
         let named = std::mem::replace(&mut self.named, gate);
         Some((named < gate).then_some(gate))
@@ -352,8 +358,10 @@ impl Work {
             let held_back = self.inflight.len() - self.sent;
             if let Some(ledger) = &step.ledger
                 && self.is_next_cold()
-                && self.warm(step.now, ledger).is_err()
+                && let Err(error) = self.warm(step.now, ledger)
             {
+                tracing::warn!(%error, "messages on the disk cannot be read");
+                self.is_unreadable = true;
                 return None;
             }
             let front = self.queue.front()?;

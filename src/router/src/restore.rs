@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gateway::{Drop, Instant, Now, Publisher};
 use parking_lot::Mutex;
-use store::{Error, Key, Table, View, split_number};
+use store::{Error, Key, Table, View, scan_around, split_number};
 
 use crate::Router;
 use crate::record::{self, Kept};
@@ -33,17 +33,22 @@ impl Router {
         let mut restored = Restored::default();
         let Some(store) = self.store() else { return Ok(restored) };
         let view = store.view()?;
-        let sessions = self.restore_sessions(now, &*view, &mut restored);
-        self.restore_filters(&*view, &sessions, &mut restored);
-        self.restore_retained(now, &*view, &mut restored);
-        self.restore_delayed(now, &*view, &mut restored);
+        let sessions = self.restore_sessions(now, &*view, &mut restored)?;
+        self.restore_filters(&*view, &sessions, &mut restored)?;
+        self.restore_retained(now, &*view, &mut restored)?;
+        self.restore_delayed(now, &*view, &mut restored)?;
         for _ in 0..restored.damaged {
             self.counts.dropped(Drop::Damaged);
         }
         Ok(restored)
     }
 
-    fn restore_sessions(&self, now: Now, view: &dyn View, restored: &mut Restored) -> Vec<Arc<Session>> {
+    fn restore_sessions(
+        &self,
+        now: Now,
+        view: &dyn View,
+        restored: &mut Restored,
+    ) -> Result<Vec<Arc<Session>>, Error> {
         let mut sessions = Vec::new();
         restored.damaged += each(view, Table::Sessions, &mut |key, value| match (
             split_number(key),
@@ -54,9 +59,9 @@ impl Router {
                 true
             }
             _ => false,
-        });
+        })?;
         restored.sessions = sessions.len();
-        sessions
+        Ok(sessions)
     }
 
     fn restore_session(&self, now: Now, number: u64, kept: Kept) -> Arc<Session> {
@@ -86,7 +91,12 @@ impl Router {
         session
     }
 
-    fn restore_filters(&self, view: &dyn View, sessions: &[Arc<Session>], restored: &mut Restored) {
+    fn restore_filters(
+        &self,
+        view: &dyn View,
+        sessions: &[Arc<Session>],
+        restored: &mut Restored,
+    ) -> Result<(), Error> {
         // Both are in the order of the sessions' numbers.
         let mut at = 0;
         let mut orphans = Vec::new();
@@ -109,16 +119,17 @@ impl Router {
             state.filters.push(subscribe.filter);
             restored.subscriptions += 1;
             true
-        });
+        })?;
         drop(table);
         if let Some(store) = self.store() {
             for orphan in orphans {
                 store.delete(orphan);
             }
         }
+        Ok(())
     }
 
-    fn restore_retained(&self, now: Now, view: &dyn View, restored: &mut Restored) {
+    fn restore_retained(&self, now: Now, view: &dyn View, restored: &mut Restored) -> Result<(), Error> {
         let mut retained = self.retained.write();
         restored.damaged +=
             each(view, Table::Retained, &mut |topic, value| match record::decode_message(now, value) {
@@ -128,10 +139,11 @@ impl Router {
                     true
                 }
                 _ => false,
-            });
+            })?;
+        Ok(())
     }
 
-    fn restore_delayed(&self, now: Now, view: &dyn View, restored: &mut Restored) {
+    fn restore_delayed(&self, now: Now, view: &dyn View, restored: &mut Restored) -> Result<(), Error> {
         let options = self.options();
         restored.damaged += each(view, Table::Delayed, &mut |key, value| {
             match (split_number(key), record::decode_delayed(now, value)) {
@@ -146,32 +158,20 @@ impl Router {
                 }
                 _ => false,
             }
-        });
+        })?;
+        Ok(())
     }
 }
 
 /// Visits all records of a table, around what cannot be read; how many `visit` or the engine could not read.
-pub(crate) fn each(view: &dyn View, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> usize {
+pub(crate) fn each(
+    view: &dyn View,
+    table: Table,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<usize, Error> {
     let mut damaged = 0;
-    let mut last: Option<Key> = None;
-    let (from, to) = (Key::new(table), Key::end(table));
-    let forwards = view.scan(&from, &to, &mut |key, value| {
+    let is_damaged = scan_around(view, &Key::new(table), &Key::end(table), &mut |key, value| {
         damaged += usize::from(!visit(key, value));
-        last = Some(Key::new(table).text(key));
-        true
-    });
-    let Err(error) = forwards else { return damaged };
-    tracing::error!(%error, table = table.label(), "some records cannot be read; the others are");
-    // From the other end to where the damage begins again, and then in order.
-    let from = last.map_or(from, |last| last.text(&[0]));
-    let mut rest = Vec::new();
-    // That it ends in the same damage is expected.
-    let _ = view.scan_back(&from, &to, &mut |key, value| {
-        rest.push((key.to_vec(), value.to_vec()));
-        true
-    });
-    for (key, value) in rest.iter().rev() {
-        damaged += usize::from(!visit(key, value));
-    }
-    damaged + 1
+    })?;
+    Ok(damaged + usize::from(is_damaged))
 }

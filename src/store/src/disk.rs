@@ -144,7 +144,7 @@ fn create(path: &Path) -> Result<(), Error> {
 fn guarded<T>(run: impl FnOnce() -> fjall::Result<T>) -> Result<T, Error> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(explain),
-        Err(_) => Err(Error::new("the engine met what it did not expect; the log has more")),
+        Err(_) => Err(Error::damage("the engine met what it did not expect; the log has more")),
     }
 }
 
@@ -153,7 +153,7 @@ fn explain(e: fjall::Error) -> Error {
         fjall::Error::Io(e) => Error::new(e),
         fjall::Error::Storage(e) => match e {
             fjall::LsmError::Io(e) => Error::new(e),
-            other => Error::new(format!("damaged table: {other:?}")),
+            other => Error::damage(format!("damaged table: {other:?}")),
         },
         fjall::Error::Locked => Error::new("another process has the store open"),
         fjall::Error::Poisoned => Error::new("an earlier write failed"),

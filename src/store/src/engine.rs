@@ -48,20 +48,72 @@ pub trait View: Send {
     fn copy_to(&self, to: &Path) -> Result<u64, Error>;
 }
 
+/// Visits all keys from `from` on, below `to`, around what is damaged; true if anything is. What lies between two damaged
+/// places is not found.
+pub fn scan_around(
+    view: &dyn View,
+    from: &Key,
+    to: &Key,
+    visit: &mut dyn FnMut(&[u8], &[u8]),
+) -> Result<bool, Error> {
+    let table = from.as_bytes().first().copied().unwrap_or_default();
+    let mut last: Option<Vec<u8>> = None;
+    let forwards = view.scan(from, to, &mut |key, value| {
+        visit(key, value);
+        last = Some(key.to_vec());
+        true
+    });
+    match forwards {
+        Ok(()) => return Ok(false),
+        Err(error) if !error.is_damage() => return Err(error),
+        Err(error) => tracing::error!(%error, "some records cannot be read; the others are"),
+    }
+    // From the other end to where the damage begins again, and then in order.
+    let from = match last {
+        Some(key) => Key::behind(table, &key),
+        None => from.clone(),
+    };
+    let mut rest = Vec::new();
+    let backwards = view.scan_back(&from, to, &mut |key, value| {
+        rest.push((key.to_vec(), value.to_vec()));
+        true
+    });
+    if let Err(error) = backwards.as_ref()
+        && !error.is_damage()
+    {
+        return Err(error.clone());
+    }
+    rest.iter().rev().for_each(|(key, value)| visit(key, value));
+    Ok(true)
+}
+
 /// Why the engine could not do it, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    text: String,
+    is_damage: bool,
+}
 
 impl Error {
     /// With these words.
     pub fn new(text: impl fmt::Display) -> Error {
-        Error(text.to_string())
+        Error { text: text.to_string(), is_damage: false }
+    }
+
+    /// What was read is not what was written.
+    pub fn damage(text: impl fmt::Display) -> Error {
+        Error { text: text.to_string(), is_damage: true }
+    }
+
+    /// Whether what was read is not what was written, which trying again does not change.
+    pub fn is_damage(&self) -> bool {
+        self.is_damage
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

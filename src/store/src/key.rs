@@ -109,6 +109,14 @@ impl Key {
         self
     }
 
+    /// The first key behind one that is given without its table's byte.
+    pub(crate) fn behind(table: u8, key: &[u8]) -> Key {
+        let mut next = SmallVec::from_slice(&[table]);
+        next.extend_from_slice(key);
+        next.push(0);
+        Key(next)
+    }
+
     /// As it is stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

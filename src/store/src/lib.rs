@@ -27,7 +27,7 @@ mod shared;
 mod store;
 
 pub use disk::Disk;
-pub use engine::{Change, Engine, Error, View};
+pub use engine::{Change, Engine, Error, View, scan_around};
 pub use format::{FORMAT, OpenError};
 pub use key::{Key, Table, split_number};
 pub use memory::Memory;

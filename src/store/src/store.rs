@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::Disk;
-use crate::engine::{Engine, Error, View};
+use crate::engine::{Engine, Error, View, scan_around};
 use crate::format::{self, Folder, OpenError};
 use crate::memory::Memory;
 use crate::pending::Changes;
@@ -23,8 +23,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const PROBE: usize = 1 << 20;
 /// Numbers of one run begin here, times its number; no run makes as many.
 const RUN: u32 = 40;
-/// Changes by which a session that has ended is removed, before others have their turn.
-const SWEEP: usize = 4096;
 
 /// Bounds of all that waits in queues, and how changes are gathered.
 #[derive(Clone, Copy, Debug)]
@@ -548,34 +546,24 @@ impl Store {
     fn try_sweep(&self, session: u64) -> Result<(), Error> {
         let view = self.view()?;
         for table in Table::OF_SESSIONS {
-            let mut from = Key::new(table).number(session);
-            let to = Key::new(table).number(session + 1);
-            loop {
-                let mut found: Vec<(Key, Option<Stored>)> = Vec::new();
-                view.scan(&from, &to, &mut |key, value| {
-                    let stored = (table == Table::Queue).then(|| Stored {
-                        sequence: split_number(key)
-                            .and_then(|(_, rest)| split_number(rest))
-                            .map_or(0, |(n, _)| n),
-                        batch: 0,
-                        size: (1 + key.len() + value.len()) as u32,
-                        shared: is_shared(value),
-                    });
-                    found.push((Key::new(table).text(key), stored));
-                    found.len() < SWEEP
-                })?;
-                let is_last = found.len() < SWEEP;
-                let next = found.last().map(|(key, _)| key.clone().text(&[0]));
-                for (key, stored) in found {
-                    match stored {
-                        Some(stored) => self.remove(session, &stored),
-                        None => self.delete(key),
-                    };
-                }
-                match next {
-                    Some(next) if !is_last => from = next,
-                    _ => break,
-                }
+            let (from, to) = (Key::new(table).number(session), Key::new(table).number(session + 1));
+            let mut found: Vec<(Key, Option<Stored>)> = Vec::new();
+            scan_around(&*view, &from, &to, &mut |key, value| {
+                let stored = (table == Table::Queue).then(|| Stored {
+                    sequence: split_number(key)
+                        .and_then(|(_, rest)| split_number(rest))
+                        .map_or(0, |(n, _)| n),
+                    batch: 0,
+                    size: (1 + key.len() + value.len()) as u32,
+                    shared: is_shared(value),
+                });
+                found.push((Key::new(table).text(key), stored));
+            })?;
+            for (key, stored) in found {
+                match stored {
+                    Some(stored) => self.remove(session, &stored),
+                    None => self.delete(key),
+                };
             }
         }
         self.delete(Key::new(Table::Ended).number(session));
@@ -589,13 +577,13 @@ impl Store {
         let mut held: HashMap<u64, Held> = HashMap::new();
         let (mut messages, mut bytes) = (0, 0);
         let queue = (Key::new(Table::Queue), Key::end(Table::Queue));
-        let read = before.scan(&queue.0, &queue.1, &mut |key, value| {
+        // A place that is damaged is never taken, so nobody waits for what it refers to.
+        let read = scan_around(&*before, &queue.0, &queue.1, &mut |key, value| {
             messages += 1;
             bytes += (1 + key.len() + value.len()) as i64;
             if let Some(Shared(number)) = is_shared(value) {
                 held.entry(number).or_default().count += 1;
             }
-            true
         });
         if let Err(error) = read {
             // Who still waits is not known: nothing is removed.
@@ -603,13 +591,12 @@ impl Store {
             return;
         }
         let shared = (Key::new(Table::Shared), Key::end(Table::Shared));
-        let read = before.scan(&shared.0, &shared.1, &mut |key, value| {
+        let read = scan_around(&*before, &shared.0, &shared.1, &mut |key, value| {
             if let Some((number, _)) = split_number(key) {
                 let size = (1 + key.len() + value.len()) as u32;
                 bytes += i64::from(size);
                 held.entry(number).or_default().size = size;
             }
-            true
         });
         if let Err(error) = read {
             tracing::error!(%error, "cannot read all shared messages");

@@ -264,3 +264,67 @@ fn a_journal_that_ends_in_the_middle_of_a_batch_loses_that_batch() {
         assert!(left >= 8, "cut {cut}: {left}");
     }
 }
+
+/// Files of tables, largest first.
+fn tables(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for keyspace in fs::read_dir(dir.join("db/keyspaces")).unwrap() {
+        let folder = keyspace.unwrap().path().join("tables");
+        if folder.exists() {
+            found.extend(fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()));
+        }
+    }
+    found.sort_by_key(|p| std::cmp::Reverse(fs::metadata(p).unwrap().len()));
+    found
+}
+
+#[test]
+fn a_damaged_block_of_a_table_costs_its_records_alone() {
+    const MANY: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let w = World::open(dir.path());
+        for n in 0..MANY {
+            let mut value = vec![n as u8; 1000];
+            value[..8].copy_from_slice(&n.to_be_bytes());
+            let batch = w.store.put(session(n), value);
+            if n % 500 == 0 {
+                w.until_durable(batch);
+            }
+        }
+        w.until_durable(w.store.latest());
+        // What was gathered in memory is written out beside.
+        while tables(dir.path()).first().is_none_or(|t| fs::metadata(t).unwrap().len() < 4 << 20) {
+            std::thread::yield_now();
+        }
+    }
+    let path = tables(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x01;
+    fs::write(&path, &bytes).unwrap();
+
+    let w = World::open(dir.path());
+    let view = w.store.view().unwrap();
+    let (from, to) = (Key::new(Table::Sessions), Key::end(Table::Sessions));
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    let number = |key: &[u8]| split_number(key).unwrap().0;
+    let forwards = view.scan(&from, &to, &mut |key, value| {
+        assert_eq!(split_number(value).unwrap().0, number(key));
+        front.push(number(key));
+        true
+    });
+    let backwards = view.scan_back(&from, &to, &mut |key, _| {
+        back.push(number(key));
+        true
+    });
+    assert!(forwards.is_err() && backwards.is_err(), "{forwards:?} {backwards:?}");
+    let lost = MANY as usize - front.len() - back.len();
+    assert!((1..=100).contains(&lost), "{lost} lost");
+    let mut around = Vec::new();
+    assert!(store::scan_around(&*view, &from, &to, &mut |key, _| around.push(number(key))).unwrap());
+    assert_eq!((around.len(), around.is_sorted()), (MANY as usize - lost, true));
+    // The store goes on.
+    let batch = w.store.put(session(MANY), Vec::new());
+    w.until_durable(batch);
+}

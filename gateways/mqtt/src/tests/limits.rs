@@ -156,6 +156,40 @@ fn a_client_that_publishes_where_it_may_not_is_let_go_where_the_operator_wants_t
 }
 
 #[test]
+fn who_waits_for_connack_is_told_the_end_in_codes_that_connack_has() {
+    // MQTT 5.0, 3.2.2.2: 0x8E and its like are DISCONNECT's alone.
+    let said: [(Stop, &[u8]); 3] =
+        [(Stop::TakenOver, &[]), (Stop::Kicked, &[]), (Stop::ShuttingDown, &[0x20, 3, 0, 0x88, 0])];
+    for (why, wire) in said {
+        let mut b = Bench::new(Config::default());
+        b.input(CONNECT_5).unwrap();
+        b.machine.stop(b.now, b.peer, why, &mut b.out);
+        assert_eq!(b.wire(), wire, "{why:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_and_never_acknowledged() {
+    for (qos, ack) in [(ticket::QOS1, 0x40), (ticket::QOS2, 0x50)] {
+        let mut b = Bench::open_5();
+        b.reply(ticket::new(qos, 9), Answer::Refused(Refusal::NotKept));
+        let wire = b.wire();
+        assert_eq!((wire[0], &wire[2..5]), (ack, &[0, 9, 0x97][..]));
+        // MQTT 3.1.1 has no such code; the client sends it again when it comes back.
+        let mut b = Bench::open_311();
+        b.reply(ticket::new(qos, 9), Answer::Refused(Refusal::NotKept));
+        assert!(b.wire().is_empty());
+        assert!(matches!(b.actions()[..], [Action::Close(_, Close::QuotaExceeded)]));
+    }
+    for handshake in [ticket::RELEASE, ticket::RECEIVE] {
+        let mut b = Bench::open_5();
+        b.reply(ticket::new(handshake, 9), Answer::Refused(Refusal::NotKept));
+        assert_eq!(b.wire(), [0xE0, 1, 0x97]);
+        assert!(matches!(b.actions()[..], [Action::Close(_, Close::QuotaExceeded)]));
+    }
+}
+
+#[test]
 fn the_end_is_said_in_the_words_of_the_version() {
     let reasons = [
         (Stop::TakenOver, 0x8E),

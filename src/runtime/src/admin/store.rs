@@ -42,7 +42,7 @@ pub fn describe(store: &Store) -> Value {
 /// A row for each table.
 pub fn check(now: Now, store: &Store) -> Result<Vec<Value>, String> {
     let view = store.view().map_err(|e| e.to_string())?;
-    let checked = router::check(now, &*view);
+    let checked = router::check(now, &*view).map_err(|e| e.to_string())?;
     let rows = checked.iter().map(|c| {
         json!({"table": c.table.label(), "records": c.records, "damaged": c.damaged, "left_over": c.left_over})
     });
