@@ -1,12 +1,14 @@
-//! A driver in memory: MQTT machines and the router, with a clock that stands still unless the test moves it.
+//! A driver in memory: MQTT machines, the router and a store, with a clock that stands still unless the test moves it. The
+//! store's engine outlives the node when it is killed.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use gateway::{
-    Action, Answer, Close, Connected, Factory, Facts, Gateway, Listener, Now, Outbox, Peer, Transport,
+    Action, Answer, Close, Connected, Factory, Facts, Gateway, Listener, Now, Outbox, Peer, Ticket, Transport,
 };
 use router::{Attachment, Matches, Open, Options, Post, Router, Session, Signal};
+use store::{Limits, Memory, Store};
 
 /// One connection's side of the node.
 struct Conn {
@@ -16,6 +18,8 @@ struct Conn {
     input: BytesMut,
     out: Outbox,
     is_open: bool,
+    /// Has its CONNACK.
+    is_told: bool,
 }
 
 /// See the module.
@@ -28,14 +32,27 @@ pub(crate) struct Node {
     matches: Matches,
     post: Post,
     conns: Vec<Option<Conn>>,
+    disk: Memory,
+    store: Arc<Store>,
+    /// Answers that wait for the store: the batch, the connection, and what it gets.
+    held: Vec<(u64, usize, Ticket, Answer)>,
+}
+
+fn start(disk: &Memory, now: Now) -> (Router, Arc<Store>) {
+    let store = Arc::new(Store::on(Box::new(disk.clone()), Limits::default()).unwrap());
+    let router = Router::new(Options::default()).with_store(store.clone(), true);
+    router.restore(now).unwrap();
+    (router, store)
 }
 
 impl Node {
     pub(crate) fn new() -> Node {
         let listener =
             Listener { name: "sim".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
+        let (disk, now) = (Memory::default(), Now::from_micros(1_000_000));
+        let (router, store) = start(&disk, now);
         Node {
-            router: Router::new(Options::default()),
+            router,
             factory: mqtt::MqttFactory::new(mqtt::Config::default()),
             facts: Facts {
                 address: ([127, 0, 0, 1], 1).into(),
@@ -46,11 +63,43 @@ impl Node {
                 subprotocol: None,
                 is_direct: true,
             },
-            now: Now::from_micros(1_000_000),
+            now,
             matches: Matches::default(),
             post: Post::default(),
             conns: Vec::new(),
+            disk,
+            store,
+            held: Vec::new(),
         }
+    }
+
+    /// The process is killed and starts again: what was not written is lost, and so are all connections.
+    pub(crate) fn kill(&mut self) {
+        self.conns.iter_mut().for_each(|conn| *conn = None);
+        self.held.clear();
+        (self.post, self.matches) = (Post::default(), Matches::default());
+        (self.router, self.store) = start(&self.disk, self.now);
+        self.store.learn();
+    }
+
+    /// The store writes what was gathered, and who waited for it goes on.
+    pub(crate) fn write(&mut self) {
+        assert!(self.store.write(&|| 0, &|| {}));
+        self.router.committed(&mut self.post);
+        for (_, n, ticket, answer) in std::mem::take(&mut self.held) {
+            let Some(mut conn) = self.conns[n].take() else { continue };
+            self.reply(&mut conn, ticket, answer);
+            self.conns[n] = Some(conn);
+        }
+        self.deliver();
+    }
+
+    /// What the store has of messages, in records.
+    pub(crate) fn records(&self) -> usize {
+        let rows = router::check(self.now, &*self.store.view().unwrap()).unwrap();
+        assert!(rows.iter().all(|row| row.damaged == 0), "{rows:?}");
+        let busy = |label: &str| ["queued", "shared", "inflight", "incoming", "ended"].contains(&label);
+        rows.iter().filter(|row| busy(row.table.label())).map(|row| row.records).sum()
     }
 
     /// A connection begins.
@@ -66,6 +115,7 @@ impl Node {
             input: BytesMut::new(),
             out,
             is_open: true,
+            is_told: false,
         }));
         n
     }
@@ -125,7 +175,21 @@ impl Node {
         }
     }
 
+    fn reply(&mut self, conn: &mut Conn, ticket: Ticket, answer: Answer) {
+        if !conn.is_open {
+            return;
+        }
+        let at = Attachment { driver: 0, peer: conn.peer };
+        if matches!(answer, Answer::Connected(_)) {
+            conn.is_told = true;
+            self.post.signals.push((at, Signal::Ready));
+        }
+        conn.machine.reply(self.now, conn.peer, ticket, answer, &mut conn.out);
+        self.perform(conn);
+    }
+
     fn act(&mut self, conn: &mut Conn, action: Action) {
+        self.post.wait = 0;
         let (now, at) = (self.now, Attachment { driver: 0, peer: conn.peer });
         let (router, matches, post) = (&self.router, &mut self.matches, &mut self.post);
         let session = conn.session.clone();
@@ -141,7 +205,6 @@ impl Node {
                 };
                 let opened = router.connect(now, at, open, matches, post).unwrap();
                 conn.session = Some(opened.session);
-                post.signals.push((at, Signal::Ready));
                 let session_present = opened.present;
                 (ticket, Answer::Connected(Box::new(Connected { client_id, session_present, data: None })))
             }
@@ -173,7 +236,13 @@ impl Node {
             (Action::Close(_, why), _) => return self.end(conn, why),
             (other, _) => panic!("the simulation does not play {other:?}"),
         };
-        conn.machine.reply(now, conn.peer, ticket, answer, &mut conn.out);
+        let n = conn.peer.slot as usize;
+        let batch = std::mem::take(&mut self.post.wait);
+        if batch > self.store.durable() || self.held.iter().any(|(_, other, ..)| *other == n) {
+            self.held.push((batch, n, ticket, answer));
+        } else {
+            self.reply(conn, ticket, answer);
+        }
     }
 
     /// Carries the router's signals.
@@ -196,7 +265,7 @@ impl Node {
     }
 
     fn drain(&mut self, conn: &mut Conn, at: Attachment) {
-        let Some(session) = conn.session.clone().filter(|_| conn.is_open) else { return };
+        let Some(session) = conn.session.clone().filter(|_| conn.is_open && conn.is_told) else { return };
         let (now, peer, machine, out) = (self.now, conn.peer, &mut conn.machine, &mut conn.out);
         self.router.drain(now, &session, at, &mut self.post, |deliver| {
             machine.deliver(now, peer, deliver, out);

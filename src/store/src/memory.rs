@@ -1,4 +1,4 @@
-//! An engine that keeps everything in memory: for tests, and where `durability = "memory"`.
+//! An engine that keeps everything in memory: for tests. Clones are the same engine, so that one can outlive its store.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::engine::{Change, Engine, Error, View};
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// See the module.
-#[derive(Default)]
-pub struct Memory(Mutex<Arc<Records>>);
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<Arc<Records>>>);
 
 impl Engine for Memory {
     fn commit(&self, changes: &mut dyn Iterator<Item = Change<'_>>) -> Result<(), Error> {
@@ -74,6 +74,6 @@ impl View for Still {
     }
 
     fn copy_to(&self, _: &Path) -> Result<u64, Error> {
-        Err(Error::new("nothing is on the disk: store.durability is \"memory\""))
+        Err(Error::new("nothing is on a disk"))
     }
 }

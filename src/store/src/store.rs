@@ -157,14 +157,20 @@ impl Store {
         for text in disk.damage() {
             tracing::error!(damage = text, "the store was damaged and has been mended");
         }
+        let mut store = Store::on(Box::new(disk), limits).map_err(cannot)?;
+        store.folder = Some((folder, path.to_owned()));
+        Ok(store)
+    }
+
+    /// A store on an engine that was opened.
+    pub fn on(engine: Box<dyn Engine>, limits: Limits) -> Result<Store, Error> {
         let run = Key::new(Table::Meta).text(b"run");
-        let before = disk.view().map_err(cannot)?;
-        let last = before.value(&run).map_err(cannot)?;
+        let before = engine.view()?;
+        let last = before.value(&run)?;
         let number = last.as_deref().and_then(split_number).map_or(0, |(n, _)| n) + 1;
         let value = number.to_be_bytes();
-        disk.commit(&mut [(&run, Some(value.as_slice()))].into_iter()).map_err(cannot)?;
-        let mut store = Store::new(Box::new(disk), limits, number << RUN);
-        store.folder = Some((folder, path.to_owned()));
+        engine.commit(&mut [(&run, Some(value.as_slice()))].into_iter())?;
+        let mut store = Store::new(engine, limits, number << RUN);
         store.before = Mutex::new(Some(before));
         Ok(store)
     }
