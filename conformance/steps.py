@@ -32,6 +32,7 @@ STEPS = [
     ("mqtt", 15, [*SUITE, "mqtt"]),
     ("coap", 10, [*SUITE, "coap"]),
     ("bad", 15, [*SUITE, "bad"]),
+    ("durable", 20, [*SUITE, "durable"]),
 ]
 
 

@@ -137,7 +137,7 @@ class Brief(Session):
                     await self.leave()
                 self.part()
                 self.left_at = time.monotonic()
-                away = (0.1, 1) if self.random.random() < 0.4 else (3.2, 7)
+                away = (0.1, 1) if self.random.random() < 0.6 else (3.2, 6)
                 await self.world.nap(self.random.uniform(*away))
 
     def check_present(self, present):

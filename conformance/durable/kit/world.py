@@ -47,8 +47,9 @@ class Gateway(harness.Tidegate):
         self._spawn([str(harness.binary())], self.environment())
 
     def ready(self):
-        """Waits until it serves."""
+        """Waits until it serves. Its ports take connections before that."""
         self._listening(["tcp"])
+        harness.until(lambda: self.get("/health")[0] == 200, "/health is 200", 20)
 
 
 class World:

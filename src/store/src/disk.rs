@@ -19,7 +19,7 @@ use crate::{Key, Table, journal};
 /// Memory for blocks that were read.
 const CACHE: u64 = 16 << 20;
 /// Journals may take so much of the disk before tables are written out on their account.
-const JOURNALS: u64 = 256 << 20;
+const JOURNALS: u64 = 64 << 20;
 /// What is gathered in memory before a table is written: of what comes and goes, and of the rest.
 const MEMTABLE: (u64, u64) = (32 << 20, 8 << 20);
 /// Records a backup commits at a time.
