@@ -84,7 +84,9 @@ impl Router {
                     return Err(Refusal::NotOwner);
                 }
                 // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
-                let is_over = state.at.is_some() && state.expiry.is_zero();
+                // So does a deadline that has passed and was not looked at yet.
+                let is_over = (state.at.is_some() && state.expiry.is_zero())
+                    || state.absence.as_ref().is_some_and(|a| a.ends_at.is_some_and(|at| at <= now.instant));
                 let is_resumed = !connect.clean_start && !is_over && *old.mount() == *mount;
                 if !is_resumed && cannot_begin {
                     return Err(Refusal::NotKept);
@@ -94,7 +96,7 @@ impl Router {
                     tracing::warn!(%error, client_id, "a session cannot be read");
                     return Err(Refusal::NotKept);
                 }
-                let lost = self.displace(&mut state, is_resumed, post);
+                let lost = self.displace(now, &mut state, is_resumed, post);
                 if is_resumed {
                     state.attach(at, credit, expiry, will);
                     if let Some(ledger) = &ledger {
@@ -145,15 +147,17 @@ impl Router {
 
     /// Stops the session's connection, if it has one, and returns the will that is published for it. One that was to wait
     /// is published now if the session ends (MQTT-3.1.2-8), and not at all if it goes on (MQTT-3.1.3-9).
-    fn displace(&self, state: &mut State, is_resumed: bool, post: &mut Post) -> Option<Box<Will>> {
+    fn displace(&self, now: Now, state: &mut State, is_resumed: bool, post: &mut Post) -> Option<Box<Will>> {
+        let mut is_due = false;
         if let Some(absence) = state.absence.take() {
             self.timers.cancel(absence.key);
+            is_due = absence.will_at.is_some_and(|at| at <= now.instant);
         }
         let was = state.at;
         if let Some(at) = was {
             post.signals.push((at, Signal::Stop(Stop::TakenOver)));
         }
-        state.will.take().filter(|w| !is_resumed || (was.is_some() && w.delay.is_zero()))
+        state.will.take().filter(|w| !is_resumed || is_due || (was.is_some() && w.delay.is_zero()))
     }
 
     /// The session's connection at `at` is over. Does nothing if the session is connected elsewhere by now.

@@ -48,6 +48,28 @@ fn what_was_not_acknowledged_is_sent_again_in_its_order() {
 }
 
 #[test]
+fn who_comes_back_before_the_deadlines_were_looked_at_comes_back_too_late() {
+    let mut w = World::new();
+    let watcher = w.join("watcher", false, NEVER);
+    w.subscribe(&watcher, "will", Qos::AtMostOnce).unwrap();
+    let b = w.join("b", false, Duration::from_secs(2));
+    w.subscribe(&b, "t", Qos::AtLeastOnce).unwrap();
+    w.leave(&b);
+    let with_will = w.join_with_will("c", NEVER, 3);
+    w.lose(&with_will);
+    // Five seconds later nobody has called `timeout` yet: clients stood in line while the gateway started.
+    w.now = w.now.after(Duration::from_secs(5));
+    let b = w.join("b", false, NEVER);
+    assert!(!b.present, "its time was over");
+    w.publish("t", "x", Qos::AtLeastOnce).unwrap();
+    assert!(w.got(&b).is_empty());
+    assert!(w.join("c", false, NEVER).present);
+    assert_eq!(w.got(&watcher), ["lost"], "the will was due");
+    w.wait(0);
+    assert!(w.got(&watcher).is_empty());
+}
+
+#[test]
 fn a_session_that_is_taken_over_goes_on_and_the_old_connection_is_stopped() {
     let mut w = World::new();
     let old = w.join("b", false, NEVER);
