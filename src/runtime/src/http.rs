@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | Prometheus' text format |
-//! | `/health`, `/health/ready` | 200 when all ports are open, 503 before and during a stop |
+//! | `/health`, `/health/ready` | 200 when all ports are open, 503 before and during a stop; `store` says whether it writes |
 //! | `/health/live` | 200: the process answers |
 //!
 //! A connection carries one request and lives for [`LONGEST`] at most; there are [`CONNECTIONS`] of them at most, more
@@ -42,6 +42,8 @@ const REST: Duration = Duration::from_millis(100);
 trait Source: Send + Sync + 'static {
     fn metrics(&self) -> String;
     fn is_ready(&self) -> bool;
+    /// `ok`, `failing` while it cannot write, or `off`.
+    fn store(&self) -> &'static str;
 }
 
 impl Source for House {
@@ -51,6 +53,14 @@ impl Source for House {
 
     fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Acquire)
+    }
+
+    fn store(&self) -> &'static str {
+        match &self.store {
+            None => "off",
+            Some(store) if store.failure().is_some() => "failing",
+            Some(_) => "ok",
+        }
     }
 }
 
@@ -105,16 +115,16 @@ fn answer<S: Source>(method: &Method, path: &str, source: &S) -> Response<String
     }
     match path {
         "/metrics" => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", source.metrics()),
-        "/health" | "/health/ready" => health(source.is_ready()),
+        "/health" | "/health/ready" => health(source.is_ready(), source.store()),
         "/health/live" => respond(StatusCode::OK, "application/json", json!({"status": "live"}).to_string()),
         _ => respond(StatusCode::NOT_FOUND, "text/plain", "Here are /metrics and /health.\n".to_owned()),
     }
 }
 
-fn health(is_ready: bool) -> Response<String> {
+fn health(is_ready: bool, store: &str) -> Response<String> {
     let (status, word) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
-    let body = json!({"status": word, "live": true, "ready": is_ready, "version": env!("CARGO_PKG_VERSION")});
+    let body = json!({"status": word, "live": true, "ready": is_ready, "store": store, "version": env!("CARGO_PKG_VERSION")});
     respond(status, "application/json", body.to_string())
 }
 
@@ -140,6 +150,10 @@ mod tests {
 
         fn is_ready(&self) -> bool {
             self.0
+        }
+
+        fn store(&self) -> &'static str {
+            "ok"
         }
     }
 
