@@ -140,6 +140,13 @@ class Brief(Session):
                 away = (0.1, 1) if self.random.random() < 0.6 else (3.2, 6)
                 await self.world.nap(self.random.uniform(*away))
 
+    async def join(self):
+        joined = await super().join()
+        if not joined and self.link_was_made:
+            # Its CONNECT may have made or resumed a session all the same.
+            self.known = None
+        return joined
+
     def check_present(self, present):
         if self.known is not True:
             return

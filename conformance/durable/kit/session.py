@@ -70,7 +70,7 @@ class Session:
     def __init__(self, world, name, version, *, expiry=LONG, properties=None):
         self.world, self.name, self.version, self.expiry = world, name, version, expiry
         self.random = world.fork(name)
-        self.link, self.joined = None, None
+        self.link, self.joined, self.link_was_made = None, None, False
         # Whether the server has the session: not, None while nobody knows, or surely, as a CONNACK said so.
         self.known = False
         self.properties = dict(properties or {})
@@ -80,6 +80,7 @@ class Session:
 
     async def join(self):
         """Connects and takes the session up. Whether it came to that."""
+        self.link_was_made = False
         loop = asyncio.get_running_loop()
         try:
             _, link = await loop.create_connection(lambda: Link(self), packets.HOST, self.world.port)
@@ -90,6 +91,7 @@ class Session:
             # A takeover: the old connection is read no more, or a packet in it would be taken for one of the new.
             self.link.leave()
         old, self.link, self.joined = self.link, link, loop.create_future()
+        self.link_was_made = True
         self.known = self.known or None
         self.began = time.monotonic()
         link.send(wire.connect(self.name, self.version, self.expiry == 0, self.properties, self.will))
