@@ -215,6 +215,9 @@ class Disk:
     def _rename(self, path, to, is_moved):
         (source, old), (target, new) = self._at(path), self._at(to)
         found = source.current[old]
+        if target.current.get(new) is found:
+            # Two names of one file: a rename does nothing.
+            return
         if not is_moved:
             target.change(self.position, {new: found})
         elif source is target:

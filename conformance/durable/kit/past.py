@@ -21,7 +21,7 @@ class State:
     """What a client knows, and how it came to that."""
 
     def __init__(self):
-        self.known, self.events = False, []
+        self.known, self.events, self.origin = False, [], None
 
     def note(self, position, *event):
         """Something that has happened."""
@@ -48,7 +48,7 @@ class State:
 
     def begin(self):
         """The present is what later ones may be turned back to."""
-        self.events = []
+        self.events, self.origin = [], None
         self.origin = copy.deepcopy(self)
 
 
