@@ -43,6 +43,16 @@ impl Clients {
     /// Connects one client for each of `names`, several at a time, and waits until the server has let all of them in.
     /// Returns the index of the first; the others follow.
     pub fn open(&mut self, server: SocketAddr, names: &[String]) -> Result<usize, Failure> {
+        self.open_with(server, names, true)
+    }
+
+    /// The same; without `is_clean`, their sessions outlive their connections.
+    pub fn open_with(
+        &mut self,
+        server: SocketAddr,
+        names: &[String],
+        is_clean: bool,
+    ) -> Result<usize, Failure> {
         let first = self.list.len();
         let mut answers = 0;
         let mut last = Instant::now();
@@ -50,7 +60,7 @@ impl Clients {
             while self.list.len() - first < names.len() && self.list.len() - first - answers < OPENING {
                 let name = &names[self.list.len() - first];
                 let client = self.add(server)?;
-                packets::connect(self.out(client), name);
+                packets::connect(self.out(client), name, is_clean);
             }
             let before = answers;
             self.turn(Some(PATIENCE / 4), |_, frame, _| match (frame.first, frame.body) {
@@ -63,6 +73,13 @@ impl Clients {
             check_patience(before, answers, &mut last, "connect")?;
         }
         Ok(first)
+    }
+
+    /// Adds a client whose session outlives its connection, and does not wait until it is let in.
+    pub fn add_opening(&mut self, server: SocketAddr, name: &str) -> Result<usize, Failure> {
+        let client = self.add(server)?;
+        packets::connect(self.out(client), name, false);
+        Ok(client)
     }
 
     /// Subscribes clients, each to filters of its own, and waits until all are granted. `work` gives client and filters.

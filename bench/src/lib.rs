@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod cost;
+pub mod durable;
 pub mod idle;
 pub mod packets;
 pub mod subscriptions;

@@ -91,10 +91,10 @@ fn prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// CONNECT: MQTT 3.1.1, clean session, keep alive of ten minutes (longer than any run).
-pub fn connect(out: &mut Vec<u8>, client_id: &str) {
+pub fn connect(out: &mut Vec<u8>, client_id: &str, is_clean: bool) {
     head(out, kind::CONNECT, 12 + client_id.len());
     prefixed(out, b"MQTT");
-    out.extend_from_slice(&[4, 0x02]);
+    out.extend_from_slice(&[4, u8::from(is_clean) << 1]);
     out.extend_from_slice(&600u16.to_be_bytes());
     prefixed(out, client_id.as_bytes());
 }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn packets_are_what_the_standard_shows() {
         let mut bytes = Vec::new();
-        connect(&mut bytes, "a");
+        connect(&mut bytes, "a", true);
         subscribe(&mut bytes, 10, &["a/b".into(), "c/d".into()], 1);
         ack(&mut bytes, kind::PUBREL, 258);
         assert_eq!(bytes[..15], *b"\x10\x0D\x00\x04MQTT\x04\x02\x02\x58\x00\x01a");

@@ -48,6 +48,7 @@ pub fn run(plan: Plan, server: SocketAddr, process: Process) -> Result<Outcome, 
         qos: 0,
         pace: Pace::InFlight(20),
         payload: 64,
+        is_durable: false,
         warm_up: plan.times.0,
         measured: plan.times.1,
     };

@@ -55,6 +55,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Bytes of a payload.
     pub payload: usize,
+    /// Whether the sessions of subscribers outlive their connections.
+    pub is_durable: bool,
     /// Time before the measurement.
     pub warm_up: Duration,
     /// Time of the measurement.
@@ -146,7 +148,7 @@ impl Traffic {
         };
         let prefix = if matches!(plan.shape, Shape::Share(_)) { "$share/g/" } else { "" };
         let names: Vec<String> = (0..subscribers).map(|i| format!("s{i}")).collect();
-        clients.open(server, &names)?;
+        clients.open_with(server, &names, !plan.is_durable)?;
         let filters = (0..subscribers).map(|i| (i, vec![format!("{prefix}{}", topic(i))]));
         clients.subscribe(filters, plan.qos)?;
         let names: Vec<String> = (0..publishers).map(|i| format!("p{i}")).collect();

@@ -73,7 +73,8 @@ fn run(args: &[String]) -> Result<String, Failure> {
         _ => {
             let known = TRAFFIC.iter().find(|(known, ..)| known == name);
             let &(_, shape, qos, pace) = known.ok_or_else(|| format!("there is no run {name}"))?;
-            let plan = Plan { shape, qos, pace, payload: PAYLOAD, warm_up, measured };
+            let is_durable = false;
+            let plan = Plan { shape, qos, pace, payload: PAYLOAD, is_durable, warm_up, measured };
             Ok(describe(name, &traffic::run(plan, address, process)?))
         }
     }

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Sessions that outlive their connections, side by side: Tidegate with `durability` sync, batched and memory, and mosquitto
+with `persistence true`. Both cores for all, no priorities: the disk is part of the run. Each result is one line of JSON in
+--results; the table is made from all lines of that file.
+
+mosquitto acknowledges when a message is in memory, and writes everything to its database every `autosave_interval` and at its
+end: what came since is lost with the process. Tidegate with "sync" acknowledges when the message is on the disk.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ADDRESS = ("127.0.0.1", 18831)
+AT = f"{ADDRESS[0]}:{ADDRESS[1]}"
+SERVERS = ["sync", "batched", "memory", "mosquitto", "mosquitto-1s"]
+# name: (title, servers)
+RUNS = {
+    "store-1": ("the store alone, batches of 1", ["sync"]),
+    "store-10": ("the store alone, batches of 10", ["sync"]),
+    "store-100": ("the store alone, batches of 100", ["sync"]),
+    "store-1000": ("the store alone, batches of 1,000", ["sync"]),
+    "online": ("50→50 durable, connected, QoS 1, 1,000 in flight", SERVERS),
+    "online-qos2": ("50→50 durable, connected, QoS 2, 1,000 in flight", SERVERS),
+    "offline": ("50→50 durable, away, QoS 1, 1,000 in flight", SERVERS),
+    "fan-out": ("1→50 durable, away, QoS 1, 1,000 in flight", ["sync", "batched", "mosquitto"]),
+    "rate": ("5,000 msg/s to 50 durable, away: PUBLISH to PUBACK", SERVERS),
+    "million": ("1,000,000 messages for 50 sessions", ["sync", "mosquitto"]),
+}
+
+TIDEGATE = """\
+[node]
+sys_interval = "0 s"
+[log]
+level = "warn"
+[http]
+bind = "off"
+[router]
+max_queued = 100000000
+max_queued_bytes = "64 GiB"
+[store]
+durability = "{durability}"
+max_messages = 1000000000
+max_bytes = "64 GiB"
+[mqtt.listeners.tcp]
+bind = "127.0.0.1:{port}"
+"""
+
+MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+log_dest none
+persistence true
+persistence_location {folder}/
+autosave_interval {interval}
+set_tcp_nodelay true
+max_queued_messages 0
+max_queued_bytes 0
+max_inflight_messages 0
+user {user}
+"""
+
+
+class Server:
+    """A server with a data folder, which may be started again."""
+
+    def __init__(self, name, options, folder):
+        self.name, self.options, self.folder = name, options, folder
+        self.start()
+
+    def start(self):
+        if self.name.startswith("mosquitto"):
+            config = self.folder / "mosquitto.conf"
+            interval = 1 if self.name.endswith("1s") else 1800
+            user = "root" if os.geteuid() == 0 else "mosquitto"
+            config.write_text(MOSQUITTO.format(port=ADDRESS[1], folder=self.folder, interval=interval, user=user))
+            command = [self.options.mosquitto, "-c", str(config)]
+        else:
+            config = self.folder / "tidegate.toml"
+            config.write_text(TIDEGATE.format(port=ADDRESS[1], durability=self.name))
+            command = [self.options.tidegate, "--config", str(config), "--data", str(self.folder)]
+        begin = time.monotonic()
+        with open(self.folder / "log", "a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError("the server ended: " + (self.folder / "log").read_text()[-2000:])
+            try:
+                # A port may be open before the server serves it: ready is who answers CONNECT with CONNACK.
+                with socket.create_connection(ADDRESS, timeout=60) as probe:
+                    probe.sendall(b"\x10\x11\0\4MQTT\4\2\0\0\0\5ready")
+                    if probe.recv(4) == b"\x20\2\0\0":
+                        break
+            except OSError:
+                time.sleep(0.002)
+            if time.monotonic() - begin > 120:
+                raise RuntimeError("the server does not listen")
+        self.start_s = time.monotonic() - begin
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def memory(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
+
+    def disk(self):
+        files = [p for p in self.folder.rglob("*") if p.is_file() and p.name not in ("log", "tidegate.toml", "mosquitto.conf")]
+        return sum(p.stat().st_blocks * 512 for p in files)
+
+    def load(self, *words):
+        words = [str(w) for w in words]
+        done = subprocess.run([str(self.options.bin / "durable"), *words], capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip())
+        return json.loads(done.stdout)
+
+
+def measure(run, server, seconds):
+    """What a run says."""
+    pid = server.process.pid
+    if run in ("online", "online-qos2"):
+        return server.load("online", AT, pid, 50, 20, seconds, 2 if run.endswith("2") else 1)
+    if run == "offline":
+        server.load("sleepers", AT, 50)
+        return server.load("window", AT, pid, 50, 50, 20, seconds)
+    if run == "fan-out":
+        server.load("sleepers", AT, 50, "common")
+        before = server.disk()
+        found = server.load("window", AT, pid, 1, 1, 1000, seconds)
+        return {**found, "disk_bytes_per_message": (server.disk() - before) / found["all"]}
+    if run == "rate":
+        server.load("sleepers", AT, 50)
+        return server.load("rate", AT, pid, 50, 50, 5000, seconds)
+    assert run == "million"
+    server.load("sleepers", AT, 50)
+    before = server.memory()
+    server.load("window", AT, pid, 50, 50, 20, 600, 1_000_000)
+    time.sleep(2)
+    found = {"memory_mb": (server.memory() - before) / 1e6}
+    if server.name == "mosquitto":
+        # Its database is written at its end alone.
+        server.stop()
+    else:
+        server.stop(signal.SIGKILL)
+    found["disk_bytes_per_message"] = server.disk() / 1_000_000
+    server.start()
+    found["start_s"] = server.start_s
+    found["memory_after_start_mb"] = server.memory() / 1e6
+    found.update(server.load("wake", AT, 7, 20_000))
+    return found
+
+
+def one_run(run, name, options):
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk) as folder:
+        folder = pathlib.Path(folder)
+        if run.startswith("store-"):
+            words = [str(options.bin / "durable"), "store", str(folder / "store"), run.split("-")[1], options.seconds]
+            return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        server = Server(name, options, folder)
+        try:
+            return measure(run, server, options.seconds)
+        finally:
+            server.stop()
+
+
+def table(results):
+    """A row for each figure of each run, a column for each server: median (lowest–highest; runs)."""
+    def number(v):
+        return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
+
+    lines = ["| run | figure | " + " | ".join(SERVERS) + " |", "|---|---|" + "---|" * len(SERVERS)]
+    for run, (title, _) in RUNS.items():
+        mine = [r for r in results if r["run"] == run]
+        skipped = ("run", "server", "batch", "all", "acknowledged", "seconds", "lost", "disordered", "first_s")
+        for figure in dict.fromkeys(k for r in mine for k in r if k not in skipped):
+            cells = []
+            for server in SERVERS:
+                values = [r[figure] for r in mine if r["server"] == server and figure in r]
+                cells.append("–" if not values else f"**{number(statistics.median(values))}** "
+                             f"({number(min(values))}–{number(max(values))}; {len(values)})")
+            lines.append(f"| {title} | {figure.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    bad = [f"{r['server']} {r['run']}: {r['lost']} lost, {r['disordered']} out of order"
+           for r in results if r.get("lost") or r.get("disordered")]
+    return "\n".join(lines + (["", "; ".join(bad)] if bad else [])) + "\n"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
+    p.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    p.add_argument("--seconds", default="4", help="measured, of each run")
+    p.add_argument("--disk", default="/var/tmp", help="folder on the disk that is measured")
+    p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "durable.jsonl")
+    p.add_argument("--table", type=pathlib.Path)
+    p.add_argument("--only-table", action="store_true")
+    p.add_argument("--bin", type=pathlib.Path, default=HERE / "target" / "release")
+    p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
+    p.add_argument("--mosquitto", default=shutil.which("mosquitto") or "/usr/sbin/mosquitto")
+    options = p.parse_args()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    for turn in range(0 if options.only_table else options.rounds):
+        for run in options.runs:
+            servers = [s for s in RUNS[run][1] if s in options.servers]
+            for name in servers if turn % 2 == 0 else servers[::-1]:
+                try:
+                    found = {"run": run, "server": name, **one_run(run, name, options)}
+                except (RuntimeError, subprocess.SubprocessError) as e:
+                    print(f"{name} {run}: {e}", file=sys.stderr)
+                    continue
+                print(json.dumps(found), flush=True)
+                with open(options.results, "a") as out:
+                    out.write(json.dumps(found) + "\n")
+    text = table([json.loads(line) for line in options.results.read_text().splitlines()])
+    print(text)
+    if options.table:
+        options.table.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
