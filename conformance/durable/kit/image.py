@@ -127,12 +127,13 @@ def _rename(names, changes):
 
 
 class Disk:
-    """The folder `path` as it is now, and then as the log goes on from there."""
+    """The folder `path` as it is now, or as its copy `start` is, and then as the log goes on from there."""
 
-    def __init__(self, path):
+    def __init__(self, path, start=None):
         self.path, self.root, self.inodes, self.position = pathlib.Path(path), Folder(), {}, 0
-        if self.path.exists():
-            self._load(self.path, self.root)
+        start = pathlib.Path(start or path)
+        if start.exists():
+            self._load(start, self.root)
 
     def _load(self, path, folder):
         for entry in os.scandir(path):
@@ -141,7 +142,6 @@ class Disk:
                 self._load(entry.path, found)
             elif entry.is_file(follow_symlinks=False):
                 found = File(read(entry.path))
-                self.inodes[entry.inode()] = found
             else:
                 continue
             folder.durable[entry.name] = folder.current[entry.name] = found
@@ -160,8 +160,8 @@ class Disk:
         return folder.current.get(name)
 
     def replay(self, log, upto=None):
-        """Goes on with the log, to the last record that ends at `upto` or before. Positions at which records end."""
-        ends = []
+        """Goes on with the log, to the last record that ends at `upto` or before. Where each record ends, and its kind."""
+        records = []
         with open(log, "rb") as file:
             file.seek(self.position)
             while head := file.read(RECORD.size):
@@ -175,8 +175,8 @@ class Disk:
                     break
                 self.position = end
                 self._do(kind, inode, offset, before, pathlib.Path(os.fsdecode(body[:first])), body[first:])
-                ends.append(end)
-        return ends
+                records.append((end, kind))
+        return records
 
     def _do(self, kind, inode, offset, before, path, more):
         at = self.position
@@ -185,7 +185,8 @@ class Disk:
         elif kind == shim.TRUNCATE:
             self.inodes[inode].change(at, offset, None)
         elif kind in (shim.SYNC, SYNC_FAILED):
-            self.inodes[inode].sync(before, kind == shim.SYNC)
+            if inode in self.inodes:
+                self.inodes[inode].sync(before, kind == shim.SYNC)
         elif kind in (shim.DIRSYNC, DIRSYNC_FAILED):
             self._object(path).sync(before, kind == shim.DIRSYNC)
         elif kind == shim.OPEN:
@@ -214,9 +215,9 @@ class Disk:
 
     def _rename(self, path, to, is_moved):
         (source, old), (target, new) = self._at(path), self._at(to)
-        found = source.current[old]
-        if target.current.get(new) is found:
-            # Two names of one file: a rename does nothing.
+        found = source.current.get(old)
+        if found is None or target.current.get(new) is found:
+            # A socket, or two names of one file, of which a rename changes nothing.
             return
         if not is_moved:
             target.change(self.position, {new: found})

@@ -173,10 +173,11 @@ class Client(threading.Thread):
 class Publisher(Client):
     """Publishes numbers to one topic; with `finish` only what is not yet acknowledged."""
 
-    def __init__(self, world, name, version, qos, topic, state, *, window=10, size=40, retain=False, pace=0.001):
+    def __init__(self, world, name, version, qos, topic, state, *, window=10, size=40, retain=False, pace=0.001,
+                 finish=False):
         super().__init__(world, name, version, state)
-        self.qos, self.topic, self.window, self.size, self.retain, self.pace = qos, topic, window, size, retain, pace
-        self.finish = False
+        self.qos, self.topic, self.window, self.size, self.retain = qos, topic, window, size, retain
+        self.pace, self.finish = pace, finish
 
     def begin(self, present):
         self.note("joined")
@@ -327,9 +328,11 @@ class Company:
 
     def finish(self):
         """Publishers end what they have begun, everybody takes what there is, and all is compared."""
-        self.come(*self.PUBLISHERS, *self.SUBSCRIBERS)
         for name in self.PUBLISHERS:
-            self.clients[name].finish = True
+            if name in self.clients:
+                self.clients[name].finish = True
+        self.words["finish"] = True
+        self.come(*self.PUBLISHERS, *self.SUBSCRIBERS)
         self.wait(lambda: not any(self.states[name].inflight for name in self.PUBLISHERS), "all is acknowledged")
         self._take_all()
         self.go()
@@ -338,7 +341,7 @@ class Company:
     def _take_all(self):
         began = time.monotonic()
         while any(time.monotonic() - max(self.clients[name].last, began) < 0.4 for name in self.SUBSCRIBERS) \
-                or (self.missing() and time.monotonic() - began < 5):
+                or (self.missing() and time.monotonic() - began < 15):
             self.wait(lambda: True, "nothing")
             time.sleep(0.02)
 
