@@ -1,10 +1,7 @@
 """Real clients through restarts and kills; and what can be wrong with a store that a gateway is started on."""
 
-import pathlib
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import unittest
@@ -69,19 +66,17 @@ class Case(unittest.TestCase):
         with packets.Client(server.port("tcp"), version) as client:
             client.send(packets.connect(name, version, False, props={packets.SESSION_EXPIRY: LONG}))
             present = client.expect(packets.CONNACK)[0] & 1
-            client.send(packets.publish("end/of/queue", b"end", 1, 77, version))
-            payloads, quiet = [], time.monotonic() + 10
-            client.socket.settimeout(0.7)
+            payloads = []
+            client.socket.settimeout(1.0)
             try:
-                while time.monotonic() < quiet:
+                while True:
                     kind, flags, body = client.receive()
                     if kind == packets.PUBLISH:
-                        size = int.from_bytes(body[:2], "big")
-                        client.send(packets.packet(packets.PUBACK, body[2 + size:4 + size]))
-                        payloads.append(body[4 + size + (1 if version == 5 else 0):])
+                        got = wire.read_publish(flags, body, version)
+                        client.send(wire.answer(packets.PUBACK, got.packet_id))
+                        payloads.append(got.payload)
             except TimeoutError:
-                pass
-            return present, payloads
+                return present, payloads
 
 
 def numbers(first, last):
@@ -181,6 +176,45 @@ class Clients(Case):
                 server.stop()
 
 
+class Quiet(Case):
+    def test_what_waits_of_qos_2_comes_with_nothing_else_going_on(self):
+        """Its ids have to be on the disk before; whoever waits for that alone is woken."""
+        server = self.gateway()
+        self.sleeper(server, "quiet", "quiet", 2)
+        payloads = numbers(1, 200)
+        with packets.Client(server.port("tcp")) as publisher:
+            publisher.connect("loud")
+            for _ in range(20):
+                publisher.send(b"".join(packets.publish("quiet", payload, 2, int(payload)) for payload in payloads))
+                done = 0
+                while done < len(payloads):
+                    kind, _, body = publisher.receive()
+                    if kind == packets.PUBREC:
+                        publisher.send(wire.answer(packets.PUBREL, wire.read_answer(body)[0]))
+                    done += kind == packets.PUBCOMP
+                self.assertEqual(self.taken(server), payloads)
+        server.stop()
+
+    def taken(self, server):
+        """All that waits of QoS 2."""
+        with packets.Client(server.port("tcp"), timeout=5) as client:
+            self.assertEqual(client.connect("quiet", clean=False), 0)
+            found, done = [], 0
+            while done < 200:
+                kind, flags, body = client.receive()
+                if kind == packets.PUBLISH:
+                    got = wire.read_publish(flags, body, 4)
+                    found.append(got.payload)
+                    client.send(wire.answer(packets.PUBREC, got.packet_id))
+                else:
+                    self.assertEqual(kind, packets.PUBREL)
+                    client.send(wire.answer(packets.PUBCOMP, wire.read_answer(body)[0]))
+                    done += 1
+            # What it said is worked on before it goes.
+            client.ping()
+        return found
+
+
 class Late(Case):
     """The time of a session or of a will is over when the gateway starts, and its client waits at the door."""
 
@@ -276,6 +310,80 @@ class Wrong(Case):
         self.end(server, signal.SIGTERM)
         (server.data / "store" / "format").unlink()
         self.assertIn("format", self.refused(server))
+
+
+class Damage(Case):
+    """A byte of a file is another one than it was. What lies there is lost, and the rest is served."""
+
+    COUNT, PADDING = 2000, b"x" * 20_000
+
+    def filled(self):
+        """A gateway that was stopped with messages waiting."""
+        server = self.gateway()
+        self.sleeper(server, "reader", "damage")
+        self.publish(server, "damage", [payload + b" " + self.PADDING for payload in numbers(1, self.COUNT)])
+        self.end(server, signal.SIGTERM)
+        return server
+
+    def largest(self, server, pattern):
+        """The file with most in it."""
+        files = [file for file in (server.data / "store" / "db").rglob(pattern) if file.is_file()]
+        return max(files, key=lambda file: file.stat().st_size)
+
+    def flip(self, file, part):
+        """Changes a bit at this part of its length."""
+        with open(file, "r+b") as data:
+            data.seek(int(file.stat().st_size * part))
+            byte = data.read(1)[0]
+            data.seek(-1, 1)
+            data.write(bytes([byte ^ 0x40]))
+
+    def served(self, server, most):
+        """Starts it; all but `most` messages come in order, and more go through."""
+        server.spawn()
+        server.ready()
+        present, payloads = self.waiting(server, "reader")
+        found = [int(payload.split(b" ")[0]) for payload in payloads]
+        self.assertEqual(present, 1)
+        self.assertEqual(found, sorted(set(found)))
+        lost = self.COUNT - len(found)
+        print(f"  {lost} of {self.COUNT} messages are lost")
+        self.assertLessEqual(lost, most)
+        self.publish(server, "damage", [b"after"])
+        self.assertEqual(self.waiting(server, "reader"), (1, [b"after"]))
+        return lost
+
+    def test_a_flipped_byte_in_a_journal_costs_its_batch_and_is_told(self):
+        for told_by in ("the log", "store check"):
+            with self.subTest(told_by=told_by):
+                server = self.filled()
+                # Near its end, which is in no table yet.
+                self.flip(self.largest(server, "*.jnl"), 0.97)
+                if told_by == "store check":
+                    self.assertEqual(server.cli("store", "check", check=False).returncode, 1)
+                # The publisher has a hundred in flight: no batch has more.
+                self.assertGreater(self.served(server, 100), 0)
+                if told_by == "the log":
+                    self.assertIn("damaged", server.said())
+                server.stop()
+
+    def test_a_flipped_byte_in_a_table_costs_its_block_and_is_told(self):
+        server = self.filled()
+        self.flip(self.largest(server, "tables/*"), 0.5)
+        for _ in range(2):
+            checked = server.cli("store", "check", check=False)
+            self.assertEqual(checked.returncode, 1, checked.stdout)
+            self.assertIn("damaged", checked.stderr)
+        self.served(server, 20)
+        server.stop()
+
+    def test_a_torn_end_of_the_journal_costs_nothing(self):
+        for tail in (b"\0" * 5000, bytes(range(256)) * 20, b"\x01"):
+            server = self.filled()
+            with open(self.largest(server, "*.jnl"), "ab") as journal:
+                journal.write(tail)
+            self.assertEqual(self.served(server, 0), 0)
+            server.stop()
 
 
 class Backup(Case):
