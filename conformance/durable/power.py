@@ -5,6 +5,7 @@ disk is made as a power failure would have left it, everything that was not sync
 is started there, and clients that have lost power at the same moment go on. `IMAGES` says how many, `SEED` repeats them.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -32,12 +33,15 @@ class Life:
         company.begin()
         server.start()
 
-    def end(self, messages):
-        """Traffic until so many more messages are acknowledged, then everything stops at once."""
-        enough = sum(self.company.acknowledged().values()) + messages
+    def end(self, messages, failures=0):
+        """Traffic until so many more messages are acknowledged, then everything stops at once. Some syncs fail meanwhile."""
         self.company.subscribe()
         self.company.come(*Company.PUBLISHERS, "there-1", "there-2")
-        self.company.wait(lambda: sum(self.company.acknowledged().values()) >= enough, "traffic", 60)
+        for number in range(failures + 1):
+            enough = sum(self.company.acknowledged().values()) + messages // (failures + 1)
+            self.company.wait(lambda: sum(self.company.acknowledged().values()) >= enough, "traffic", 60)
+            if number < failures:
+                self.server.shim.fail({shim.SYNC}, errno.EIO, first=1 + 3 * number, every=0)
         self.server.crash()
         self.company.go()
 
@@ -74,13 +78,13 @@ class Power(unittest.TestCase):
         after.crash()
         return wrong
 
-    def live(self, server, after, messages, images, **words):
+    def live(self, server, after, messages, images, failures=0, **words):
         """Lives of the gateway, each on what a power failure has left of the one before."""
         company, seen = Company(server, **words), 0
         for number in range(LIVES):
             before = sum(company.acknowledged().values())
             life = Life(server, company)
-            life.end(messages)
+            life.end(messages, failures)
             disk, cuts = life.disk(), self.cuts(life, images // LIVES)
             for cut in cuts:
                 disk.replay(server.shim.log, cut)
@@ -113,6 +117,10 @@ class Power(unittest.TestCase):
     def test_what_was_acknowledged_survives_a_power_failure(self):
         server, after = self.servers()
         self.live(server, after, 3000, IMAGES)
+
+    def test_so_it_does_when_syncs_had_failed_before(self):
+        server, after = self.servers()
+        self.live(server, after, 3000, IMAGES // 2, failures=3)
 
     def test_so_it_does_while_journals_and_tables_come_and_go(self):
         server, after = self.servers()

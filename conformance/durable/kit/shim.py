@@ -104,7 +104,7 @@ class Server(Gateway):
     """Tidegate whose data folder has a shim below it; commands of the operator go without."""
 
     def __init__(self, overrides=None, log=True, sync=False):
-        super().__init__({"log.format": "text"} | (overrides or {}))
+        super().__init__(overrides)
         self.keys["node.data"] = str(self.data)
         self.shim = Shim(self.data, self.folder)
         self.words = {"log": log, "sync": sync}
