@@ -188,6 +188,12 @@ impl Work {
         Some((named < gate).then_some(gate))
     }
 
+    /// Whether a delivery that has its packet id can be sent.
+    pub(crate) fn is_sendable(&self, credit: u16, durable: u64) -> bool {
+        let is_due = |f: &Flight| f.gate <= durable && (credit > 0 || f.entry.is_none());
+        self.inflight.get(self.sent).is_some_and(is_due)
+    }
+
     /// Whether [`step`](Self::step) would hand something over.
     pub(crate) fn is_deliverable(&self, credit: u16) -> bool {
         match self.inflight.get(self.sent) {

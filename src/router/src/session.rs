@@ -277,14 +277,20 @@ impl State {
         let State { work, credit, last_id, is_signalled, .. } = self;
         let mut waits_for = None;
         if let Some(work) = work {
-            while let Some(has_room) = work.step(step, credit, last_id, &mut hand) {
-                if !has_room {
-                    // The driver comes back when there is room again.
-                    return (true, None);
+            loop {
+                while let Some(has_room) = work.step(step, credit, last_id, &mut hand) {
+                    if !has_room {
+                        // The driver comes back when there is room again.
+                        return (true, None);
+                    }
                 }
-            }
-            if let Some(ledger) = &step.ledger {
-                waits_for = work.waits_for(ledger.store.durable());
+                let Some(ledger) = &step.ledger else { break };
+                let durable = ledger.store.durable();
+                waits_for = work.waits_for(durable);
+                // What had to wait a moment ago may have been written since.
+                if waits_for.is_some() || !work.is_sendable(*credit, durable) {
+                    break;
+                }
             }
         }
         if let Some(batch) = waits_for {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Connect, DeliveryId, Message, Qos, Refusal, Settle, Will};
-use router::{OnFull, Options, Restored, Router};
+use gateway::{Connect, DeliveryId, Message, Peer, Qos, Refusal, Settle, Will};
+use router::{Attachment, Matches, OnFull, Open, Options, Post, Restored, Router};
 use store::{Key, Limits, Store, Table};
 
 use sessions::world::{Client, ENDS, NEVER, World, connect};
@@ -503,4 +503,63 @@ fn a_damaged_record_costs_itself() {
         let c = w.join(id, false, NEVER);
         assert_eq!(w.got(&c), ["1", "2"]);
     }
+}
+
+#[test]
+fn a_delivery_whose_packet_id_was_written_while_others_got_theirs_is_not_forgotten() {
+    use std::sync::mpsc;
+    let disk = Disk::new();
+    let mut w = disk.world();
+    let store = w.store.take().unwrap();
+    let router = Arc::new(std::mem::replace(&mut w.router, Router::new(Options::default())));
+    let (tell, told) = mpsc::channel();
+    let (writer, theirs) = (store.clone(), router.clone());
+    #[expect(clippy::disallowed_methods, reason = "a test stands in for the runtime")]
+    let thread = std::thread::spawn(move || {
+        writer.run(&|| 0, &|| {
+            let mut post = Post::default();
+            theirs.committed(&mut post);
+            let _ = post.signals.into_iter().try_for_each(|_| tell.send(()));
+        });
+    });
+    let at = Attachment { driver: 0, peer: Peer { slot: 1, generation: 0 } };
+    let mut connect = connect("b", false, NEVER);
+    let open =
+        Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };
+    let (mut matches, mut post) = (Matches::default(), Post::default());
+    let session = router.connect(w.now, at, open, &mut matches, &mut post).unwrap().session;
+    let subscribe = sessions::world::asks("t", Qos::ExactlyOnce);
+    router.subscribe(w.now, &session, subscribe, &mut matches, &mut post).unwrap();
+    for round in 0..300 {
+        for n in 0..20 {
+            let message = Message::new(w.now, "t", &[n]).with_qos(Qos::ExactlyOnce);
+            router.publish(w.now, None, message, None, &mut matches, &mut post).unwrap();
+        }
+        let mut got = Vec::new();
+        loop {
+            post.signals.clear();
+            router.drain(w.now, &session, at, &mut post, |deliver| {
+                if let gateway::Deliver::Message(d) = deliver {
+                    got.extend(d.id);
+                }
+                true
+            });
+            if got.len() == 20 {
+                break;
+            }
+            if post.signals.is_empty() {
+                let signal = told.recv_timeout(Duration::from_secs(5));
+                assert!(
+                    signal.is_ok(),
+                    "round {round}: {} of 20, and nobody says that there is more",
+                    got.len()
+                );
+            }
+        }
+        got.iter().for_each(|id| drop(router.settle(w.now, &session, *id, Settle::Done, &mut post)));
+        // A signal of this round may still be on its way.
+        while told.try_recv().is_ok() {}
+    }
+    store.stop();
+    thread.join().unwrap();
 }
