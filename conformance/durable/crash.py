@@ -1,7 +1,7 @@
 """Clients of all kinds with durable sessions while the gateway is killed, again and again, at any moment.
 
-What was acknowledged comes, in order, of QoS 2 once; retained and delayed messages, wills and the sessions themselves are
-what they were. `KILLS` says how often it is killed, `SEED` repeats what chance decided (as far as time lets it).
+What was acknowledged comes, in order, of QoS 2 once; retained and delayed messages, wills and the sessions themselves
+are what they were. `KILLS` says how often it is killed, `SEED` repeats what chance decided (as far as time lets it).
 """
 
 import asyncio

@@ -95,7 +95,8 @@ class Clients(Case):
         done = subprocess.run(["mosquitto_sub", "-h", harness.HOST, "-p", str(server.port("tcp")), "-V", version,
                                "-c", "-i", f"sub-{version}-{qos}", "-q", qos, "-t", topic, *expiry, *words],
                               capture_output=True, text=True, timeout=40)
-        self.assertEqual(done.returncode, 0, f"{done.stderr}{done.stdout.split()}\n{server.cli('clients', 'list').stdout}")
+        clients = server.cli("clients", "list").stdout
+        self.assertEqual(done.returncode, 0, f"{done.stderr}{done.stdout.split()}\n{clients}")
         return done.stdout.split()
 
     def test_mosquitto_sub_gets_what_came_while_it_and_the_gateway_were_away(self):
@@ -119,8 +120,8 @@ class Clients(Case):
         self.publish(server, "kept/a", numbers(1, 9), retain=True)
         self.publish(server, "kept/b", [b"x", b""], retain=True)
         self.again(server)
-        done = subprocess.run(["mosquitto_sub", "-h", harness.HOST, "-p", str(server.port("tcp")), "-t", "kept/#", "-q", "1",
-                               "-W", "2", "-F", "%t %p %r"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["mosquitto_sub", "-h", harness.HOST, "-p", str(server.port("tcp")), "-t", "kept/#",
+                               "-q", "1", "-W", "2", "-F", "%t %p %r"], capture_output=True, text=True, timeout=20)
         self.assertEqual(done.stdout.split("\n")[:-1], ["kept/a 9 1"])
 
     def test_paho_publishes_and_subscribes_across_kills_and_nothing_is_lost_or_doubled(self):
@@ -246,6 +247,86 @@ class Late(Case):
         self.sleeper(server, "heir", "late/will")
         self.assertEqual(self.absent(server, LONG, 1), 1)
         self.assertEqual(self.waiting(server, "heir"), (1, [b"late"]))
+        server.stop()
+
+
+class Sessions(Case):
+    def test_a_session_that_was_cleaned_stays_clean(self):
+        server = self.gateway()
+        self.sleeper(server, "cleaned", "c")
+        self.publish(server, "c", numbers(1, 5))
+        self.again(server)
+        with packets.Client(server.port("tcp")) as client:
+            client.send(packets.connect("cleaned", clean=True))
+            self.assertEqual(client.expect(packets.CONNACK), b"\0\0")
+        self.again(server)
+        self.publish(server, "c", numbers(6, 7))
+        self.assertEqual(self.waiting(server, "cleaned"), (0, []))
+        server.stop()
+
+    def test_an_unsubscription_is_kept(self):
+        server = self.gateway()
+        self.sleeper(server, "leaver", "stays")
+        with packets.Client(server.port("tcp")) as client:
+            client.connect("leaver", clean=False)
+            client.subscribe("goes", qos=1)
+            client.send(wire.unsubscribe(["goes"], 2, 4))
+            client.expect(packets.UNSUBACK)
+        self.again(server)
+        self.publish(server, "goes", numbers(1, 2))
+        self.publish(server, "stays", numbers(3, 4))
+        self.assertEqual(self.waiting(server, "leaver"), (1, numbers(3, 4)))
+        server.stop()
+
+    def test_a_bound_of_the_queue_counts_what_was_there_before(self):
+        server = self.gateway({"router.max_queued": 5})
+        self.sleeper(server, "bounded", "b")
+        self.publish(server, "b", numbers(1, 4))
+        self.again(server)
+        self.publish(server, "b", numbers(5, 8))
+        self.assertEqual(self.waiting(server, "bounded"), (1, numbers(4, 8)))
+        self.again(server)
+        self.assertEqual(self.waiting(server, "bounded"), (1, []))
+        server.stop()
+
+    def test_nobody_else_takes_up_a_session_after_a_restart(self):
+        server = self.gateway({"mqtt.listeners.login.enabled": True})
+        passwords = harness.USERS
+        with packets.Client(server.port("login")) as client:
+            self.assertEqual(client.connect("hers", clean=False, user="alice", password=passwords["alice"]), 0)
+            client.subscribe("secrets", qos=1)
+        self.publish(server, "secrets", [b"secret"])
+        self.again(server)
+        with packets.Client(server.port("login")) as client:
+            refusal = client.connect("hers", clean=False, user="bob", password=passwords["bob"])
+            self.assertNotEqual(refusal, 0)
+        with packets.Client(server.port("login")) as client:
+            self.assertEqual(client.connect("hers", clean=False, user="alice", password=passwords["alice"]), 0)
+            self.assertEqual(client.message()[:2], ("secrets", b"secret"))
+        server.stop()
+
+    def test_a_retained_message_expires_while_the_gateway_is_away(self):
+        server = self.gateway()
+        with packets.Client(server.port("tcp"), 5) as client:
+            client.connect("publisher")
+            for topic, expiry in (("k/short", 1), ("k/long", 100)):
+                client.send(wire.publish(wire.Publication(topic, b"value", 1, False, True, 1,
+                                                          {wire.MESSAGE_EXPIRY: expiry}), 5))
+                client.expect(packets.PUBACK)
+        self.end(server, signal.SIGKILL)
+        time.sleep(2)
+        server.spawn()
+        server.ready()
+        with packets.Client(server.port("tcp"), 5) as client:
+            client.connect("reader")
+            client.subscribe("k/#", qos=1)
+            _, flags, body = client.receive()
+            got = wire.read_publish(flags, body, 5)
+            self.assertEqual((got.topic, got.retain), ("k/long", True))
+            self.assertTrue(90 <= got.properties[wire.MESSAGE_EXPIRY] <= 98, got.properties)
+            client.send(wire.answer(packets.PUBACK, got.packet_id))
+            # Nothing but this comes: the other one would have come before the answer.
+            client.ping()
         server.stop()
 
 
@@ -426,6 +507,35 @@ class Backup(Case):
             client.connect("reader")
             client.subscribe("kept")
             self.assertEqual(client.message()[1], b"value")
+        second.stop()
+        server.stop()
+
+    def cut_short(self, server, copy):
+        """Kills the gateway while it copies, and starts it again; whether it was still copying."""
+        asking = subprocess.Popen([str(harness.binary()), "store", "backup", str(copy)], cwd=server.folder,
+                                  env=server.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (copy / "store.unfinished").exists() and asking.poll() is None:
+            time.sleep(0.0005)
+        server.crash()
+        asking.wait(10)
+        server.spawn()
+        server.ready()
+        return (copy / "store.unfinished").exists() and not (copy / "store").exists()
+
+    def test_a_backup_that_was_cut_short_is_made_again(self):
+        server = self.gateway()
+        self.sleeper(server, "copied", "copied")
+        self.publish(server, "copied", [payload + b" " + b"x" * 10_000 for payload in numbers(1, 1000)])
+        for attempt in range(20):
+            copy = server.folder / f"copy-{attempt}"
+            if self.cut_short(server, copy):
+                break
+        else:
+            self.fail("every backup was ready before the kill")
+        server.cli("store", "backup", str(copy))
+        second = self.gateway({"node.data": str(copy)})
+        present, payloads = self.waiting(second, "copied")
+        self.assertEqual((present, [payload.split(b" ")[0] for payload in payloads]), (1, numbers(1, 1000)))
         second.stop()
         server.stop()
 

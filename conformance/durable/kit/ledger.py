@@ -101,7 +101,8 @@ class Ledger:
 
     def _again(self, subscriber, message, got):
         if got.qos == 2:
-            self.world.wrong(f"{subscriber.name}: QoS 2 message {message} came twice (id {got.packet_id}, DUP {got.dup:d})")
+            self.world.wrong(f"{subscriber.name}: QoS 2 message {message} came twice "
+                             f"(id {got.packet_id}, DUP {got.dup:d})")
         self.figures["QoS 1 again"] += 1
 
     def _first(self, subscriber, message, got, now):
@@ -137,14 +138,15 @@ class Ledger:
             return
         age, expiry = now - message.last_sent, message.publisher.message_expiry
         if age > expiry + SLACK:
-            self.world.wrong(f"{subscriber.name}: {message} came {age:.2f} s after it was sent, it expires in {expiry} s")
+            self.world.wrong(f"{subscriber.name}: {message} came {age:.2f} s after it was sent, "
+                             f"it expires in {expiry} s")
         left = got.properties.get(wire.MESSAGE_EXPIRY)
         if subscriber.version == 5 and (left is None or left > expiry or left + age > expiry + SLACK + 1):
             self.world.wrong(f"{subscriber.name}: {message} is {age:.2f} s old and has {left} of {expiry} s left")
         self.figures["expiring"] += 1
 
     def check_retained(self, found, least):
-        """Retained messages as a new subscriber got them. `least` are the numbers that were acknowledged when it asked."""
+        """Retained messages as a new subscriber got them. `least` are the numbers acknowledged when it asked."""
         for topic, values in self.retained.items():
             if found.get(topic, b"") not in values.payloads[least.get(topic, 0):]:
                 self.world.wrong(f"retained {topic} is {found.get(topic, b'')[:40]!r}, number {least.get(topic, 0)} of "
@@ -162,18 +164,20 @@ class Ledger:
                 self.figures["expired"] += not any(self.arrivals[s.name][key] for s in subscribers)
                 continue
             for subscriber in subscribers:
-                if any(matches(f, message.topic) for f, _ in subscriber.filters) and not self.arrivals[subscriber.name][key]:
+                is_his = any(matches(f, message.topic) for f, _ in subscriber.filters)
+                if is_his and not self.arrivals[subscriber.name][key]:
                     self.lost(subscriber.name, message)
             for members in groups:
                 topic_filter = members[0].filters[0][0].split("/", 2)[2]
-                if matches(topic_filter, message.topic) and not any(self.arrivals[m.name][key] for m in members):
+                has_come = any(self.arrivals[member.name][key] for member in members)
+                if matches(topic_filter, message.topic) and not has_come:
                     self.lost("a shared subscription", message)
 
     def lost(self, subscriber, message):
         """An acknowledged message that did not come."""
         self.figures["lost"] += 1
-        self.world.wrong(f"{subscriber} never got {message}, sent at {self.world.at(message.last_sent)}, acknowledged at "
-                         f"{self.world.at(message.acknowledged)}")
+        self.world.wrong(f"{subscriber} never got {message}, sent at {self.world.at(message.last_sent)}, "
+                         f"acknowledged at {self.world.at(message.acknowledged)}")
 
 
 def matches(topic_filter, topic):

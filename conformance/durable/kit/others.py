@@ -1,4 +1,4 @@
-"""Clients with one habit each: who looks at retained messages, changes a subscription, lets a session expire, leaves a will."""
+"""Clients with one habit each: to look at retained messages, change a subscription, let a session expire, leave a will."""
 
 import asyncio
 import math
@@ -65,13 +65,8 @@ class Changer(Subscriber):
         while not self.world.draining:
             await self.world.nap(self.random.uniform(0.3, 2))
             if self.wanted is None and self.alive() and self.joined.done() and not self.world.draining:
-                now = time.monotonic()
-                if self.subscribed:
-                    self.rounds[-1].append(now)
-                    self.wanted = False
-                else:
-                    self.rounds[-1].append(now)
-                    self.wanted = True
+                self.rounds[-1].append(time.monotonic())
+                self.wanted = not self.subscribed
                 self._ask()
 
     def _ask(self):

@@ -13,6 +13,7 @@ import random
 import time
 
 import harness
+from durable.kit import wire
 from durable.kit.ledger import Ledger
 from durable.kit.others import Brief, Changer, Testator, Watcher
 from durable.kit.session import Publisher, Subscriber
@@ -66,12 +67,12 @@ class World:
 
     def _cast(self):
         def publisher(name, version, topics, qos, **words):
-            return Publisher(self, name, version, [f"{topic}" for topic in topics.split()], qos, **words)
+            return Publisher(self, name, version, topics.split(), qos, **words)
 
         def subscriber(name, version, topic_filter, qos, presence="steady", **words):
             return Subscriber(self, name, version, [(topic_filter, qos)], presence, **words)
 
-        narrow = {0x21: 5}
+        narrow = {wire.RECEIVE_MAXIMUM: 5}
         self.publishers = [
             publisher("one-4", 4, "t/a t/b", 1),
             publisher("one-5", 5, "t/a t/c", 1),
