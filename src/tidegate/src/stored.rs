@@ -5,7 +5,7 @@ use std::path::Path;
 use gateway::Now;
 use runtime::admin::store::{check, describe};
 use runtime::clock::Clock;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Limits, Store};
 
 use crate::cli::Stored;
@@ -24,7 +24,16 @@ pub(crate) fn run(data: &Path, command: &Stored) -> Result<Vec<Value>, String> {
             store.learn();
             Ok(vec![describe(&store)])
         }
-        Stored::Check => check(now, &store),
+        Stored::Check => {
+            let mut rows = check(now, &store)?;
+            // Opening it has mended what kept it from opening: that is damage, and this is when it is told.
+            let mended = store.damage();
+            if !mended.is_empty() {
+                rows.push(json!({"table": "journal", "records": 0, "damaged": mended.len(), "left_over": 0}));
+                mended.iter().for_each(|text| eprintln!("{text}"));
+            }
+            Ok(rows)
+        }
         Stored::Backup { folder: to } => {
             let cannot = |e: &dyn std::fmt::Display| format!("cannot copy to {}: {e}", to.display());
             std::fs::create_dir_all(to).map_err(|e| cannot(&e))?;
