@@ -12,10 +12,29 @@ import shutil
 import tempfile
 import unittest
 
+from durable.kit import image, shim
 from durable.kit.world import Gateway, World
 
 KILLS = int(os.environ.get("KILLS", 50))
 SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
+
+
+class Outage:
+    """Puts what a power failure leaves in the place of the data folder of a server that was killed."""
+
+    def __init__(self, server):
+        self.server, self.before = server, server.folder / "before"
+        self.chance = random.Random(SEED)
+
+    def __call__(self, data):
+        disk = image.Disk(data, self.before)
+        disk.replay(self.server.shim.log)
+        shutil.rmtree(data, ignore_errors=True)
+        # Everything that was not synced is gone, or some of it.
+        disk.leave(data, self.chance.choice((None, self.chance.randrange(1 << 32))))
+        shutil.rmtree(self.before, ignore_errors=True)
+        shutil.copytree(data, self.before)
+        self.server.shim.renew()
 
 
 class Crash(unittest.TestCase):
@@ -47,10 +66,15 @@ class Crash(unittest.TestCase):
             world = World(server, SEED)
             self.play(server, world, KILLS)
             self.look(server)
-            figures = world.ledger.figures
             for figure in ("acknowledged", "delivered", "QoS 1 again", "delayed", "expiring", "expired", "retained seen",
                            "short sessions kept", "short sessions gone", "wills due", "subscriptions changed"):
-                self.assertGreater(figures[figure], 0, f"nothing was tried of: {figure}")
+                self.assertGreater(world.ledger.figures[figure], 0, f"nothing was tried of: {figure}")
+
+    def test_it_survives_when_every_kill_is_a_power_failure(self):
+        with shim.Server() as server:
+            world = World(server, SEED, image=Outage(server))
+            self.play(server, world, KILLS // 3)
+            self.look(server)
 
 
 if __name__ == "__main__":
