@@ -55,6 +55,8 @@ impl Disk {
 
     fn open_or_mend(&self) -> Result<Opened, Error> {
         create(&self.path)?;
+        // A sync may have failed before this start, or before this process's end.
+        journal::renew(&self.path)?;
         match guarded(|| open(&self.path)) {
             Ok(opened) => Ok(opened),
             Err(first) => {
@@ -78,6 +80,11 @@ impl Engine for Disk {
             let mut batch = db.batch().durability(Some(PersistMode::SyncData));
             for (key, value) in &mut *changes {
                 let key = key.as_bytes();
+                if key.len() > usize::from(u16::MAX) {
+                    // The engine would refuse the batch, and with it whatever else is in it.
+                    tracing::error!(length = key.len(), "a record whose key is too long is left out");
+                    continue;
+                }
                 let keyspace = if key.first().is_some_and(|&f| Table::is_busy(f)) { &busy } else { &calm };
                 match value {
                     Some(value) => batch.insert(keyspace, key, value),
@@ -134,11 +141,23 @@ fn create(path: &Path) -> Result<(), Error> {
         fs::remove_dir_all(&unfinished)?;
     }
     guarded(|| open(&unfinished).map(drop))?;
+    sync_folders(&unfinished)?;
     fs::rename(&unfinished, path)?;
     if let Some(folder) = path.parent() {
         fs::File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// fjall leaves the names of new folders unsynced.
+fn sync_folders(path: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    Ok(fs::File::open(path)?.sync_all()?)
 }
 
 fn guarded<T>(run: impl FnOnce() -> fjall::Result<T>) -> Result<T, Error> {

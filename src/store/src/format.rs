@@ -3,6 +3,7 @@
 //! ```text
 //! store/format   the version as text
 //! store/lock     locked by the process that has the store open
+//! store/run      how often it was opened, as text
 //! store/db/      the engine's files
 //! ```
 
@@ -37,6 +38,11 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> Result<Folder, OpenError> {
         let cannot = |what: &str, e: &dyn fmt::Display| OpenError(format!("{what} {}: {e}", path.display()));
         fs::create_dir_all(path).map_err(|e| cannot("cannot make the folder", &e))?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)
+                .and_then(|f| f.sync_all())
+                .map_err(|e| cannot("cannot sync the folder of", &e))?;
+        }
         let lock = lock(path)?;
         let folder = Folder { path: path.to_owned(), _lock: lock };
         match folder.version()? {
@@ -65,6 +71,17 @@ impl Folder {
         self.path.join("db")
     }
 
+    /// The number of the last run; zero if it is not known here.
+    pub(crate) fn run(&self) -> u64 {
+        let text = fs::read_to_string(self.path.join("run")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    /// Writes the number of the run down, for good.
+    pub(crate) fn write_run(&self, run: u64) -> std::io::Result<()> {
+        write_line(&self.path, "run", run)
+    }
+
     fn version(&self) -> Result<Option<u32>, OpenError> {
         let path = self.path.join("format");
         match fs::read_to_string(&path) {
@@ -89,11 +106,16 @@ impl Folder {
 
 /// Marks a folder as a store of the present format.
 pub(crate) fn write_version(folder: &Path) -> std::io::Result<()> {
-    let unfinished = folder.join("format.new");
+    write_line(folder, "format", FORMAT.into())
+}
+
+/// Writes a file of one number, for good: under another name first, so that there is always a whole one.
+fn write_line(folder: &Path, name: &str, number: u64) -> std::io::Result<()> {
+    let unfinished = folder.join(name).with_extension("new");
     let mut file = File::create(&unfinished)?;
-    file.write_all(format!("{FORMAT}\n").as_bytes())?;
+    file.write_all(format!("{number}\n").as_bytes())?;
     file.sync_all()?;
-    fs::rename(&unfinished, folder.join("format"))?;
+    fs::rename(&unfinished, folder.join(name))?;
     File::open(folder)?.sync_all()
 }
 

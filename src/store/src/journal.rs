@@ -15,7 +15,7 @@
 //! (fjall 3.1, `src/journal/entry.rs`)
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -23,24 +23,43 @@ use crate::engine::Error;
 
 const MAGIC: [u8; 4] = [b'F', b'J', b'L', 3];
 
+/// Writes the journals in `folder` anew. After a sync that failed the kernel takes for written what is not: what is read is
+/// right, and yet the disk has a hole, which a later sync does not close.
+pub(crate) fn renew(folder: &Path) -> Result<(), Error> {
+    for path in journals(folder)? {
+        let bytes = fs::read(&path)?;
+        replace(folder, &path, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;
+    }
+    Ok(())
+}
+
+fn journals(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths: Vec<_> = fs::read_dir(folder)?.flatten().map(|f| f.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "jnl"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let unfinished = path.with_extension("mended");
+    fs::write(&unfinished, bytes)?;
+    fs::File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    Ok(fs::File::open(folder)?.sync_all()?)
+}
+
 /// Takes damaged batches out of the journals in `folder`; what it did, in words for the operator. Nothing if all are whole.
 pub(crate) fn mend(folder: &Path) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
-    let mut paths: Vec<_> = fs::read_dir(folder)?.flatten().map(|f| f.path()).collect();
-    paths.sort();
-    for path in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "jnl")) {
-        let bytes = fs::read(path)?;
+    for path in journals(folder)? {
+        let bytes = fs::read(&path)?;
         let (whole, lost) = sift(&bytes);
         if lost == 0 {
             continue;
         }
         let aside = path.with_extension("jnl.damaged");
         fs::write(&aside, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;
-        let mended = path.with_extension("mended");
-        fs::write(&mended, &whole)?;
-        fs::File::open(&mended)?.sync_all()?;
-        fs::rename(&mended, path)?;
-        fs::File::open(folder)?.sync_all()?;
+        replace(folder, &path, &whole)?;
         done.push(format!(
             "{}: {lost} damaged batches taken out, kept in {}",
             path.display(),
@@ -50,8 +69,11 @@ pub(crate) fn mend(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(done)
 }
 
+/// A journal is made with 64 MiB of zeros.
 fn trailing_zeros(bytes: &[u8]) -> usize {
-    bytes.iter().rev().take_while(|&&b| b == 0).count()
+    const PAGE: [u8; 4096] = [0; 4096];
+    let pages = bytes.rchunks_exact(PAGE.len()).take_while(|page| **page == PAGE).count() * PAGE.len();
+    pages + bytes[..bytes.len() - pages].iter().rev().take_while(|&&b| b == 0).count()
 }
 
 /// The whole batches of a journal, and how many damaged ones it has.

@@ -1,6 +1,10 @@
 //! Keys: a table, and what is looked for in it.
 
+use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
+
+/// Longest text that a key holds as it is; the engine takes no key of more than 65,535 bytes.
+const LONGEST: usize = 1024;
 
 /// The tables. Their numbers are the first byte of every key on the disk and never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,11 +106,30 @@ impl Key {
         self
     }
 
-    /// With text or other bytes behind; there is nothing after them.
+    /// With text behind; there is nothing after it. Of long text the key holds the beginning and a hash, behind a byte that
+    /// no text has: whoever wants the text back has it in the value.
     #[must_use]
     pub fn text(mut self, text: &[u8]) -> Key {
-        self.0.extend_from_slice(text);
+        if Key::is_long(text) {
+            self.0.extend_from_slice(&text[..LONGEST]);
+            self.0.push(0);
+            self.0.extend_from_slice(&Sha256::digest(text));
+        } else {
+            self.0.extend_from_slice(text);
+        }
         self
+    }
+
+    /// Whether a key does not hold this text as it is.
+    pub fn is_long(text: &[u8]) -> bool {
+        text.len() > LONGEST
+    }
+
+    /// The key that a scan has visited.
+    pub fn of(table: Table, rest: &[u8]) -> Key {
+        let mut key = Key::new(table);
+        key.0.extend_from_slice(rest);
+        key
     }
 
     /// The first key behind one that is given without its table's byte.
@@ -127,4 +150,19 @@ impl Key {
 pub fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     Some((u64::from_be_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_long_texts_are_short_and_different() {
+        let long = |last: u8| [vec![b'x'; 65_534], vec![last]].concat();
+        let (a, b) =
+            (Key::new(Table::Retained).text(&long(b'a')), Key::new(Table::Retained).text(&long(b'b')));
+        assert!(a != b && a.as_bytes().len() < 1100);
+        let short = Key::new(Table::Retained).text(&[b'x'; LONGEST]);
+        assert_eq!(short.as_bytes().len(), 1 + LONGEST);
+    }
 }

@@ -108,6 +108,27 @@ pub fn split_body(value: &[u8]) -> Option<(Option<Shared>, &[u8])> {
     }
 }
 
+/// The number of the last run, as far as the engine knows: what it wrote down, and what has numbers of it.
+fn last_run(engine: &dyn Engine) -> Result<u64, Error> {
+    let view = engine.view()?;
+    let run = match view.value(&Key::new(Table::Meta).text(b"run")) {
+        Err(error) if !error.is_damage() => return Err(error),
+        value => value.unwrap_or_default(),
+    };
+    let mut last = run.as_deref().and_then(split_number).map_or(0, |(n, _)| n);
+    for table in [Table::Sessions, Table::Delayed, Table::Ended, Table::Shared] {
+        let read = view.scan_back(&Key::new(table), &Key::end(table), &mut |key, _| {
+            last = last.max(split_number(key).map_or(0, |(n, _)| n >> RUN));
+            false
+        });
+        match read {
+            Err(error) if !error.is_damage() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(last)
+}
+
 struct Gathering {
     changes: Changes,
     /// The batch these will be.
@@ -157,20 +178,25 @@ impl Store {
         for text in disk.damage() {
             tracing::error!(damage = text, "the store was damaged and has been mended");
         }
-        let mut store = Store::on(Box::new(disk), limits).map_err(cannot)?;
+        // The number of the run is kept twice: one given out again would mix what is new with what is old.
+        let run = folder.run().max(last_run(&disk).map_err(cannot)?) + 1;
+        folder.write_run(run).map_err(|e| cannot(e.into()))?;
+        let mut store = Store::begin(Box::new(disk), limits, run).map_err(cannot)?;
         store.folder = Some((folder, path.to_owned()));
         Ok(store)
     }
 
     /// A store on an engine that was opened.
     pub fn on(engine: Box<dyn Engine>, limits: Limits) -> Result<Store, Error> {
-        let run = Key::new(Table::Meta).text(b"run");
+        let run = last_run(&*engine)? + 1;
+        Store::begin(engine, limits, run)
+    }
+
+    fn begin(engine: Box<dyn Engine>, limits: Limits, run: u64) -> Result<Store, Error> {
         let before = engine.view()?;
-        let last = before.value(&run)?;
-        let number = last.as_deref().and_then(split_number).map_or(0, |(n, _)| n) + 1;
-        let value = number.to_be_bytes();
-        engine.commit(&mut [(&run, Some(value.as_slice()))].into_iter())?;
-        let mut store = Store::new(engine, limits, number << RUN);
+        let (key, value) = (Key::new(Table::Meta).text(b"run"), run.to_be_bytes());
+        engine.commit(&mut [(&key, Some(value.as_slice()))].into_iter())?;
+        let mut store = Store::new(engine, limits, run << RUN);
         store.before = Mutex::new(Some(before));
         Ok(store)
     }
@@ -563,7 +589,7 @@ impl Store {
                     size: (1 + key.len() + value.len()) as u32,
                     shared: is_shared(value),
                 });
-                found.push((Key::new(table).text(key), stored));
+                found.push((Key::of(table, key), stored));
             })?;
             for (key, stored) in found {
                 match stored {

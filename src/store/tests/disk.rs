@@ -85,6 +85,26 @@ fn numbers_are_never_given_out_twice_over_restarts() {
 }
 
 #[test]
+fn numbers_are_not_given_out_twice_when_the_first_batch_of_a_run_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let number = {
+        let w = World::open(dir.path());
+        let number = w.store.number();
+        w.until_durable(w.store.put(session(number), b"value".to_vec()));
+        number
+    };
+    let path = journal(dir.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = position(&bytes, b"run");
+    bytes[at + 4] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    fs::remove_file(dir.path().join("run")).unwrap();
+    let w = World::open(dir.path());
+    assert_eq!(w.store.damage().len(), 1);
+    assert!(w.store.number() > number);
+}
+
+#[test]
 fn a_shared_message_is_stored_once_and_goes_with_the_last_place() {
     let dir = tempfile::tempdir().unwrap();
     let places: Vec<Stored> = {
@@ -122,6 +142,19 @@ fn a_message_that_is_taken_before_it_was_written_is_never_written() {
     let place = store.push(1, &[], Body::Inline(&[1; 100]));
     store.remove(1, &place);
     assert_eq!(store.figures().pending_bytes, 0);
+}
+
+#[test]
+fn the_longest_text_is_a_key_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = || Key::new(Table::Retained).text(&[b'x'; 65_535]);
+    {
+        let w = World::open(dir.path());
+        w.until_durable(w.store.put(key(), b"value".to_vec()));
+        assert_eq!(w.store.failure(), None);
+    }
+    let w = World::open(dir.path());
+    assert_eq!(w.store.view().unwrap().value(&key()).unwrap().as_deref(), Some(&b"value"[..]));
 }
 
 #[test]
