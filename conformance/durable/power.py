@@ -64,7 +64,7 @@ class Power(unittest.TestCase):
         chosen += [self.chance.choice(rare) + self.chance.choice((-1, 0, 0, 1)) for _ in range(count - len(chosen))]
         return sorted(records[max(0, min(at, len(records) - 1))][0] for at in chosen)
 
-    def try_image(self, disk, company, after, seed):
+    def try_image(self, disk, company, after, seed, is_refusing):
         """A gateway on what is left of the disk now; what is wrong with it."""
         shutil.rmtree(after.data, ignore_errors=True)
         disk.leave(after.data, seed)
@@ -72,7 +72,7 @@ class Power(unittest.TestCase):
         company = company.at(after, disk.position)
         try:
             after.start()
-            wrong = company.finish()
+            wrong = company.finish(is_refusing)
         except AssertionError as error:
             wrong = [str(error)]
         after.crash()
@@ -89,7 +89,7 @@ class Power(unittest.TestCase):
             for cut in cuts:
                 disk.replay(server.shim.log, cut)
                 seed = self.chance.choice((None, self.chance.randrange(1 << 32), self.chance.randrange(1 << 32)))
-                wrong = self.try_image(disk, company, after, seed)
+                wrong = self.try_image(disk, company, after, seed, failures > 0)
                 if wrong:
                     kept = self.keep(life, cut, seed)
                     self.fail("\n".join([f"life {number}, log up to {cut} of {cuts[-1]}, lottery {seed}; kept in {kept}",
