@@ -80,6 +80,11 @@ impl Mqtt {
                 if result.is_err() {
                     self.forget(id);
                 }
+                // With a PUBREC that refuses, the client is done with the packet identifier (4.3.3); the router may know it
+                // still, if what could not be written yet was already queued.
+                if result == Err(Refusal::NotKept) {
+                    self.ask(out, Action::Release(self.peer, ticket::new(ticket::FORGET, id), id));
+                }
                 self.send(out, |wire| acks::encode(wire, kind::PUBREC << 4, id, reason, words));
             }
             Qos::AtMostOnce => {}

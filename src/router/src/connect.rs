@@ -24,7 +24,7 @@ use crate::matches::Matches;
 use crate::post::{Attachment, Post, Signal};
 use crate::queue::{Entry, Pushed};
 use crate::session::{Absence, Expiry, Session, State};
-use crate::timers::{Key, Timer};
+use crate::timers::{Delayed, Key, Timer};
 
 /// What a client brings to [`Router::connect`].
 pub struct Open<'a> {
@@ -370,8 +370,11 @@ impl Router {
         if let Some(will) = will {
             // Its expiry counts from here (MQTT 5.0, 3.1.3.2.4).
             let message: Message = will.message.with_published(now).with_publisher(session.publisher);
-            // Nobody is left to be told that a will was refused; the drop is counted where it happens.
-            let _ = self.admit(now, message, matches, post);
+            // Nobody is left to be told that a will was refused; the drop is counted where it happens. One that cannot be
+            // kept now is published when it can.
+            if self.admit(now, message.clone(), matches, post) == Err(Refusal::NotKept) {
+                self.delay_again(now, Delayed { message, serial: None });
+            }
         }
     }
 }

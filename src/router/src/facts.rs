@@ -19,6 +19,9 @@ use crate::session::Session;
 /// Most facts of one session, and most bytes of their names and values.
 const MOST: (usize, usize) = (4096, 256 << 10);
 
+/// Longest name in bytes.
+const LONGEST: usize = 255;
+
 /// The facts of the sessions that have any.
 #[derive(Default)]
 pub(crate) struct Facts(Mutex<HashMap<u64, Known>>);
@@ -39,7 +42,7 @@ impl Facts {
 impl Router {
     /// Keeps a fact with the session, or forgets it if there is no value.
     ///
-    /// Refused: `QuotaExceeded` if the session has too many or too large ones, `NotKept` if the store cannot read or write,
+    /// Refused: `QuotaExceeded` if the name is too long or the session has too many or too large ones, `NotKept` if the store cannot read or write,
     /// `NoSession` if it has ended.
     pub fn save(
         &self,
@@ -49,6 +52,9 @@ impl Router {
         post: &mut Post,
     ) -> Result<(), Refusal> {
         let ledger = self.ledger(session);
+        if name.len() > LONGEST {
+            return Err(Refusal::QuotaExceeded);
+        }
         if ledger.is_some() && !self.can_keep() {
             return Err(Refusal::NotKept);
         }

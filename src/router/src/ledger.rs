@@ -103,15 +103,19 @@ impl Ledger<'_> {
         Ok(ids)
     }
 
-    /// Deliveries in flight, in their order.
-    pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<Vec<Thawed>, Error> {
-        let mut flown = Vec::new();
+    /// Deliveries in flight, in their order, and whether some cannot be read.
+    pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<(Vec<Thawed>, bool), Error> {
+        let (mut flown, mut damaged) = (Vec::new(), 0);
         let to = Key::new(Table::Flights).number(self.session + 1);
-        scan_around(view, &self.flight(DeliveryId(0)), &to, &mut |key, value| {
+        let is_damaged = scan_around(view, &self.flight(DeliveryId(0)), &to, &mut |key, value| {
             let id = key.last_chunk().map(|id| DeliveryId(u16::from_be_bytes(*id)));
             match (id, Flown::decode(value)) {
                 (Some(id), Ok(f)) => flown.push((id, f)),
-                _ => self.counts.dropped(Drop::Damaged),
+                _ => {
+                    damaged += 1;
+                    self.counts.dropped(Drop::Damaged);
+                    self.store.delete(Key::of(Table::Flights, key));
+                }
             }
         })?;
         flown.sort_by_key(|(_, f)| f.sequence);
@@ -134,14 +138,39 @@ impl Ledger<'_> {
                 None => self.land(id, None),
             }
         }
-        Ok(flights)
+        Ok((flights, is_damaged || damaged > 0))
+    }
+
+    /// Messages before `from` that are in no flight.
+    pub(crate) fn read_strays(
+        &self,
+        now: Now,
+        from: u64,
+        flights: &[Thawed],
+        view: &dyn View,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut found = Vec::new();
+        scan_around(view, &self.queue(0), &self.queue(from), &mut |key, value| {
+            let sequence = sequence(key);
+            if flights.iter().all(|f| f.sequence != sequence) {
+                found.push((sequence, value.to_vec()));
+            }
+        })?;
+        let mut entries = Vec::new();
+        for (sequence, value) in found {
+            entries.extend(self.entry(now, view, sequence, &value)?);
+        }
+        Ok(entries)
     }
 
     /// How much lies on the disk from `from` on.
     pub(crate) fn measure(&self, from: u64, view: &dyn View) -> Result<Cold, Error> {
+        self.measure_to(from, u64::MAX, view)
+    }
+
+    fn measure_to(&self, from: u64, to: u64, view: &dyn View) -> Result<Cold, Error> {
         let mut cold = Cold { from, to: from, ..Cold::default() };
-        let to = Key::new(Table::Queue).number(self.session + 1);
-        scan_around(view, &self.queue(from), &to, &mut |key, value| {
+        scan_around(view, &self.queue(from), &self.queue(to), &mut |key, value| {
             cold.to = sequence(key) + 1;
             cold.count += 1;
             cold.bytes += place(value).map_or(0, |(_, p, _)| p.size);
@@ -181,12 +210,7 @@ impl Ledger<'_> {
             // What was read before the damage comes first; then it goes on behind.
             Err(_) if !found.is_empty() => {}
             Err(error) => {
-                let mut behind = None;
-                // That it ends in the same damage is expected.
-                let _ = view.scan_back(&self.queue(cold.from), &self.queue(cold.to), &mut |key, _| {
-                    behind = Some(sequence(key));
-                    true
-                });
+                let behind = self.behind(cold, &*view);
                 tracing::error!(%error, client_number = self.session, "waiting messages cannot be read and are lost");
                 self.counts.dropped(Drop::Damaged);
                 match behind {
@@ -210,6 +234,17 @@ impl Ledger<'_> {
         Ok(entries)
     }
 
+    /// The first place that can be read behind those at the front that cannot; later than the front in any case.
+    fn behind(&self, cold: &Cold, view: &dyn View) -> Option<u64> {
+        let mut behind = None;
+        // That it ends in the same damage is expected.
+        let _ = view.scan_back(&self.queue(cold.from), &self.queue(cold.to), &mut |key, _| {
+            behind = Some(sequence(key));
+            true
+        });
+        behind.map(|behind| behind.max(cold.from + 1))
+    }
+
     /// Drops the first message of those on the disk.
     pub(crate) fn drop_first(&self, cold: &mut Cold) -> Result<(), Error> {
         let mut first = None;
@@ -218,10 +253,17 @@ impl Ledger<'_> {
             first = Some((stored(sequence(key), value), place(value).map_or(0, |(_, p, _)| p.size)));
             false
         });
-        match scanned {
-            Err(error) if !error.is_damage() => return Err(error),
-            // What is damaged is dropped with the others.
-            _ => {}
+        if let Err(error) = scanned {
+            if !error.is_damage() {
+                return Err(error);
+            }
+            // What is damaged goes first; what is left is counted anew.
+            self.counts.dropped(Drop::Damaged);
+            *cold = match self.behind(cold, &*view) {
+                Some(behind) => self.measure_to(behind, cold.to, &*view)?,
+                None => Cold::default(),
+            };
+            return Ok(());
         }
         let Some((stored, size)) = first else {
             *cold = Cold::default();

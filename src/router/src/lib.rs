@@ -223,7 +223,7 @@ impl Router {
         // take the next message with this id for a duplicate.
         let _together = ledger.as_ref().map(|l| l.store.together());
         let batch = session.state.lock().receive(id, ledger.as_ref());
-        post.wait_for(batch.unwrap_or(0));
+        post.wait_for(batch.unwrap_or_else(|| latest(ledger.as_ref())));
         batch.is_some()
     }
 
@@ -231,7 +231,7 @@ impl Router {
     pub fn release(&self, session: &Session, id: u16, post: &mut Post) -> bool {
         let ledger = self.ledger(session);
         let batch = session.state.lock().release(id, ledger.as_ref());
-        post.wait_for(batch.unwrap_or(0));
+        post.wait_for(batch.unwrap_or_else(|| latest(ledger.as_ref())));
         batch.is_some()
     }
 
@@ -250,4 +250,9 @@ impl Router {
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.next()
     }
+}
+
+/// What was done before, and is only said again, may still be on its way to the disk.
+fn latest(ledger: Option<&Ledger<'_>>) -> u64 {
+    ledger.map_or(0, |l| l.store.latest())
 }

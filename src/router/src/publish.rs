@@ -23,6 +23,8 @@ use crate::{Router, retained, rewrite};
 
 /// Deadlines that one call of [`Router::timeout`] handles; a driver has other work between.
 const BUDGET: usize = 1024;
+/// After so long a message that could not be kept is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Router {
     /// Publishes a message of `from`, or of the gateway itself, and returns how many subscriptions it matched.
@@ -101,17 +103,26 @@ impl Router {
             return Err(Refusal::NotKept);
         }
         let serial = store.map(Store::number);
-        let delayed = Delayed { message: message.clone(), serial };
+        let key = serial.map(|serial| Key::new(Table::Delayed).number(serial));
+        // Written first: another driver may find it due at once.
+        if let (Some(store), Some(key)) = (store, key.clone()) {
+            let due = now.after(delay).wall_ms;
+            post.wait_for(store.put_new(key, encode_delayed(due, &message)));
+        }
+        let delayed = Delayed { message, serial };
         if !self.timers.delay(now.instant + delay, delayed, options.max_delayed, options.max_delayed_bytes) {
+            if let (Some(store), Some(key)) = (store, key) {
+                store.delete(key);
+            }
             self.counts.dropped(Drop::DelayedFull);
             return Err(Refusal::QuotaExceeded);
         }
-        if let (Some(store), Some(serial)) = (store, serial) {
-            let due = now.after(delay).wall_ms;
-            let key = Key::new(Table::Delayed).number(serial);
-            post.wait_for(store.put_new(key, encode_delayed(due, &message)));
-        }
         Ok(1)
+    }
+
+    /// Something that was promised could not be kept: in a second it is tried again.
+    pub(crate) fn delay_again(&self, now: Now, delayed: Delayed) {
+        self.timers.delay(now.instant + AGAIN, delayed, usize::MAX, usize::MAX);
     }
 
     /// To the retained messages first: who subscribes meanwhile gets it from there, from here, or from both, but nothing
@@ -218,8 +229,13 @@ impl Router {
             let _together = self.together();
             match timer {
                 Timer::Delayed(Delayed { message, serial }) => {
-                    // Its publisher was told long ago; what cannot be queued now is counted where it is dropped.
-                    let _ = self.route(now, message.with_published(now), matches, post);
+                    // Its publisher was told long ago; what cannot be queued now is counted where it is dropped. But what cannot
+                    // be kept now has been promised, and waits until it can.
+                    let routed = self.route(now, message.clone().with_published(now), matches, post);
+                    if routed == Err(Refusal::NotKept) {
+                        self.delay_again(now, Delayed { message, serial });
+                        continue;
+                    }
                     if let (Some(store), Some(serial)) = (self.store(), serial) {
                         store.delete(Key::new(Table::Delayed).number(serial));
                     }

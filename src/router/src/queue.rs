@@ -44,6 +44,8 @@ pub(crate) struct Work {
     named: u64,
     /// What comes next could not be read.
     is_unreadable: bool,
+    /// Places were taken out of the middle, which the disk knows when it has this batch: until then nothing is left to it.
+    holes_until: u64,
     /// Packet ids in flight are no longer in the order of the ring: one was never settled and was stepped over.
     is_skewed: bool,
     /// QoS 2 packet ids received and not released (MQTT-4.3.3); at most 65,535.
@@ -137,6 +139,8 @@ impl Work {
         self.cold = Cold::default();
         self.warm = 0;
         self.named = 0;
+        self.is_unreadable = false;
+        self.holes_until = 0;
         let is_small = |capacity: usize| capacity <= SPARE.1;
         if is_small(self.queue.capacity())
             && is_small(self.inflight.capacity())
@@ -258,7 +262,7 @@ impl Work {
 
     /// Leaves to the disk what it has, if there are more than `most` in memory.
     pub(crate) fn spill(&mut self, most: usize, durable: u64) {
-        if self.queue.len() <= most || self.queued_qos0 > 0 {
+        if self.queue.len() <= most || self.queued_qos0 > 0 || self.holes_until > durable {
             return;
         }
         self.cool();
@@ -309,9 +313,15 @@ impl Work {
     pub(crate) fn thaw(&mut self, now: Now, ledger: &Ledger<'_>) -> Result<Option<u16>, Error> {
         let view = ledger.store.view()?;
         let incoming = ledger.read_incoming(&*view)?;
-        let flights = ledger.read_flights(now, &*view)?;
+        let (flights, is_damaged) = ledger.read_flights(now, &*view)?;
         let (last_id, from) = flights.last().map_or((None, 0), |f| (Some(f.id.0), f.sequence + 1));
         self.cold = ledger.measure(from, &*view)?;
+        // Messages whose flights cannot be read any more are sent anew, before those that wait.
+        let strays = if is_damaged { ledger.read_strays(now, from, &flights, &*view)? } else { Vec::new() };
+        self.warm = strays.len();
+        for entry in strays {
+            self.append(entry);
+        }
         self.incoming.extend(incoming);
         self.is_skewed = !flights.is_empty();
         for flight in flights {
@@ -362,10 +372,11 @@ impl Work {
                 return Some(hand(next));
             }
             let held_back = self.inflight.len() - self.sent;
-            if let Some(ledger) = &step.ledger
+            // A portion of which nothing can be read is no reason to let later ones overtake.
+            while let Some(ledger) = &step.ledger
                 && self.is_next_cold()
-                && let Err(error) = self.warm(step.now, ledger)
             {
+                let Err(error) = self.warm(step.now, ledger) else { continue };
                 tracing::warn!(%error, "messages on the disk cannot be read");
                 self.is_unreadable = true;
                 return None;
@@ -454,26 +465,38 @@ impl Work {
         if flight.entry.as_ref().is_some_and(|e| e.qos != Qos::ExactlyOnce) {
             return None;
         }
-        let mut batch = 0;
-        if let Some(entry) = flight.entry.take() {
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(entry.message.size());
-            batch = ledger.map_or(0, |l| l.receive(id, &entry));
-        }
+        let Some(entry) = flight.entry.take() else {
+            // Said again: what was written then may still be on its way.
+            return Some(ledger.map_or(0, |l| l.store.latest()));
+        };
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(entry.message.size());
+        let batch = ledger.map_or(0, |l| l.receive(id, &entry));
+        // Nor is another connection asked to release it before that.
+        flight.gate = if ledger.is_some_and(|l| l.is_strict) { batch } else { 0 };
         Some(batch)
     }
 
     /// Everything that the client does not have, oldest first. What cannot be read back is not among it.
     pub(crate) fn into_entries(mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
-        self.cool();
-        let mut entries: Vec<_> = self.inflight.into_iter().filter_map(|f| f.entry).collect();
-        if let Some(ledger) = ledger {
-            while self.cold.count > 0 {
-                let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
-                entries.extend(portion);
-            }
-        }
-        entries.extend(self.queue);
+        let mut entries: Vec<_> =
+            std::mem::take(&mut self.inflight).into_iter().filter_map(|f| f.entry).collect();
+        entries.extend(self.take_waiting(now, ledger));
         entries
+    }
+
+    /// All that waits, on the disk or not, in its order. What cannot be read back is not among it.
+    fn take_waiting(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
+        let newer = self.queue.split_off(std::mem::take(&mut self.warm));
+        let mut waiting: Vec<Entry> = std::mem::take(&mut self.queue).into();
+        while let Some(ledger) = ledger
+            && self.cold.count > 0
+        {
+            let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
+            self.queued_bytes += portion.iter().map(|e| e.message.size()).sum::<usize>();
+            waiting.extend(portion);
+        }
+        waiting.extend(newer);
+        waiting
     }
 
     /// How many the client does not have.
@@ -497,16 +520,11 @@ impl Work {
                 _ => self.inflight.push_back(flight),
             }
         }
-        self.cool();
-        let mut waiting = Vec::new();
-        while let Some(ledger) = ledger
-            && self.cold.count > 0
-        {
-            let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
-            self.queued_bytes += portion.iter().map(|e| e.message.size()).sum::<usize>();
-            waiting.extend(portion);
+        let waiting = self.take_waiting(now, ledger);
+        if let Some(ledger) = ledger {
+            // Their records are removed in the batch that is being gathered.
+            self.holes_until = ledger.store.latest() + 1;
         }
-        waiting.extend(std::mem::take(&mut self.queue));
         self.sent = 0;
         for entry in waiting {
             if entry.is_movable() {

@@ -6,7 +6,7 @@
 //! place    = flags size:u32 [ids] [via:16]              in a session's queue; then the message, unless it is shared
 //! flight   = state sequence:u64                         a delivery that was not settled, by packet id
 //! session  = flags expiry:u64 since:u64 namespace:16 mount:16 client:16 [principal:16] [delay:u64 will]
-//! options  = flags identifier:u32                       of a subscription, by filter
+//! options  = flags identifier:u32 [filter]              of a subscription, by filter; with it if the key does not hold it
 //! delayed  = due:u64 message
 //! ```
 //! Times are microseconds; `wall`, `since` and `due` milliseconds since 1970; `:16` is a length of two bytes and so many
@@ -94,7 +94,8 @@ pub(crate) fn decode_message(now: Now, bytes: &[u8]) -> Result<Message, Damaged>
     let topic = text(r.prefixed16()?)?;
     let said = if flags & SAID != 0 { Some(decode_properties(&mut r)?) } else { None };
     let gone = Duration::from_millis(now.wall_ms.saturating_sub(wall_ms));
-    let published = Now { instant: now.instant, wall_ms };
+    // From here on what is left counts from now, also if it is written down again.
+    let published = Now { instant: now.instant, wall_ms: wall_ms.max(now.wall_ms) };
     let mut message = Message::from_slice(published, topic, Bytes::copy_from_slice(r.take_rest()))
         .with_qos(qos)
         .with_retain(flags & RETAIN != 0)
@@ -278,7 +279,7 @@ pub(crate) fn decode_session(now: Now, bytes: &[u8]) -> Result<Kept, Damaged> {
 
 const NO_LOCAL: u8 = 8;
 
-pub(crate) fn encode_options(s: &Subscribe) -> Vec<u8> {
+fn encode_options(s: &Subscribe) -> Vec<u8> {
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let mut out = Vec::with_capacity(5);
     out.put_u8(s.qos as u8 | flag(s.retain_as_published, RETAIN) | flag(s.no_local, NO_LOCAL));
@@ -286,16 +287,26 @@ pub(crate) fn encode_options(s: &Subscribe) -> Vec<u8> {
     out
 }
 
+/// The options of a subscription to `filter` as they are kept.
+pub(crate) fn encode_subscription(filter: &Filter, s: &Subscribe) -> Vec<u8> {
+    let mut out = encode_options(s);
+    if store::Key::is_long(filter.as_str().as_bytes()) {
+        out.put(filter.as_str().as_bytes());
+    }
+    out
+}
+
 pub(crate) fn decode_options(filter: &[u8], bytes: &[u8]) -> Result<Subscribe, Damaged> {
     let mut r = Reader::new(bytes);
-    let flags = r.u8()?;
+    let (flags, identifier, whole) = (r.u8()?, r.u32()?, r.take_rest());
+    let filter = if whole.is_empty() { filter } else { whole };
     Ok(Subscribe {
         filter: Filter::parse(text(filter)?).map_err(|_| Damaged)?,
         qos: Qos::from_u8(flags & 3).ok_or(Damaged)?,
         no_local: flags & NO_LOCAL != 0,
         retain_as_published: flags & RETAIN != 0,
         retain_handling: 2,
-        identifier: r.u32()?,
+        identifier,
     })
 }
 

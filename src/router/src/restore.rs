@@ -9,6 +9,7 @@ use store::{Error, Key, Table, View, scan_around, split_number};
 
 use crate::Router;
 use crate::record::{self, Kept};
+use crate::retained::key_of;
 use crate::session::{Expiry, Session, State};
 use crate::timers::Delayed;
 
@@ -57,6 +58,11 @@ impl Router {
             (Some((number, _)), Ok(kept)) => {
                 sessions.push(self.restore_session(now, number, kept));
                 true
+            }
+            (Some((number, _)), Err(_)) => {
+                // Nobody knows whose it was; what it has goes with it.
+                self.store().map(|store| store.end(number));
+                false
             }
             _ => false,
         })?;
@@ -107,7 +113,7 @@ impl Router {
                 at += 1;
             }
             let Some(session) = sessions.get(at).filter(|s| s.publisher.0 == number) else {
-                orphans.push(Key::new(Table::Filters).text(key));
+                orphans.push(Key::of(Table::Filters, key));
                 return true;
             };
             let Ok(subscribe) = record::decode_options(filter, value) else { return false };
@@ -133,7 +139,7 @@ impl Router {
         let mut retained = self.retained.write();
         restored.damaged +=
             each(view, Table::Retained, &mut |topic, value| match record::decode_message(now, value) {
-                Ok(message) if message.topic().as_bytes() == topic => {
+                Ok(message) if key_of(message.topic()) == Key::of(Table::Retained, topic) => {
                     retained.keep(message, &self.timers);
                     restored.retained += 1;
                     true

@@ -76,7 +76,10 @@ impl Retained {
     }
 
     fn remove(&mut self, topic: &str, timers: &Timers, store: Option<&Store>) -> u64 {
-        let Some(old) = self.tree.remove(topic) else { return 0 };
+        let Some(old) = self.tree.remove(topic) else {
+            // That it is gone may still be on its way to the disk.
+            return store.filter(|_| is_stored(topic)).map_or(0, Store::latest);
+        };
         self.bytes -= old.message.size();
         if let Some(key) = old.expiry {
             timers.cancel(key);

@@ -10,7 +10,7 @@ use crate::ledger::{Keeping, filter_key};
 use crate::matches::Matches;
 use crate::post::Post;
 use crate::queue::Entry;
-use crate::record::encode_options;
+use crate::record::encode_subscription;
 use crate::routes::Joined;
 use crate::session::{Session, To};
 use crate::{Router, rewrite};
@@ -59,7 +59,7 @@ impl Router {
             let state = session.state.lock();
             if !state.is_ended {
                 let key = filter_key(ledger.session, filter.text());
-                post.wait_for(ledger.store.put(key, encode_options(&subscribe)));
+                post.wait_for(ledger.store.put(key, encode_subscription(&filter, &subscribe)));
             }
         }
         self.epoch.fetch_add(1, Ordering::Release);

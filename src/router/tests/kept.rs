@@ -556,7 +556,9 @@ fn a_delivery_whose_packet_id_was_written_while_others_got_theirs_is_not_forgott
                 );
             }
         }
-        got.iter().for_each(|id| drop(router.settle(w.now, &session, *id, Settle::Done, &mut post)));
+        for id in got {
+            assert!(router.settle(w.now, &session, id, Settle::Done, &mut post));
+        }
         // A signal of this round may still be on its way.
         while told.try_recv().is_ok() {}
     }

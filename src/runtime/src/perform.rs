@@ -59,8 +59,6 @@ pub struct Held {
     pub peer: Peer,
     ticket: Ticket,
     answer: Answer,
-    /// The packet id that is forgotten if the message could not be kept.
-    once: Option<u16>,
 }
 
 /// Answers of one client that wait for the store before no more is read from it.
@@ -127,7 +125,6 @@ impl Desk {
         peer: Peer,
         ticket: Ticket,
         answer: Answer,
-        once: Option<u16>,
     ) {
         let batch = std::mem::take(&mut self.post.wait);
         let must_wait = |store: &Arc<Store>| self.house.is_sync && batch > store.durable();
@@ -140,7 +137,7 @@ impl Desk {
             if self.held.is_empty() {
                 self.house.boxes[usize::from(self.id)].wait_for_store(true);
             }
-            self.held.push_back(Held { batch, peer, ticket, answer, once });
+            self.held.push_back(Held { batch, peer, ticket, answer });
             return;
         }
         reply(now, peers, machine, out, peer, ticket, answer);
@@ -162,7 +159,9 @@ impl Desk {
             self.house.boxes[usize::from(self.id)].wait_for_store(false);
         }
         if self.house.store.as_ref().is_some_and(|s| held.batch > s.durable()) {
+            // It stays in the queues that have it, and is written when it can be: only nobody may rely on it yet.
             let why = Refusal::NotKept;
+            self.house.metrics.dropped(gateway::Drop::StoreFull);
             held.answer = match held.answer {
                 Answer::Subscribed(results) => Answer::Subscribed(vec![Err(why); results.len()]),
                 Answer::Unsubscribed(results) => Answer::Unsubscribed(vec![Err(why); results.len()]),
@@ -181,15 +180,11 @@ impl Desk {
         out: &mut Outbox,
         held: Held,
     ) {
-        let Held { peer, ticket, answer, once, .. } = held;
+        let Held { peer, ticket, answer, .. } = held;
         let Some(client) = peers.client(peer) else { return };
         client.held = client.held.saturating_sub(1);
         let is_opened = matches!(answer, Answer::Connected(_));
         client.is_opening &= !is_opened;
-        if let (Answer::Refused(_), Some(id), Some(session)) = (&answer, once, &client.session) {
-            self.house.metrics.dropped(gateway::Drop::StoreFull);
-            self.house.router.release(session, id, &mut self.post);
-        }
         reply(now, peers, machine, out, peer, ticket, answer);
         if is_opened {
             peers.ready(peer);
@@ -216,16 +211,16 @@ impl Desk {
             Action::Receive(peer, ticket, id) => {
                 let known =
                     session(peers, peer).is_some_and(|s| self.house.router.receive(s, id, &mut self.post));
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known), None);
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known));
             }
             Action::Release(peer, ticket, id) => {
                 let known =
                     session(peers, peer).is_some_and(|s| self.house.router.release(s, id, &mut self.post));
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known), None);
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known));
             }
             Action::Subscribe(peer, ticket, list) => {
                 let results = list.into_iter().map(|s| self.subscribe(now, peers, peer, s)).collect();
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Subscribed(results), None);
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Subscribed(results));
             }
             Action::Unsubscribe(peer, ticket, list) => {
                 let session = session(peers, peer);
@@ -234,7 +229,7 @@ impl Desk {
                     None => Err(Refusal::NoSession),
                 };
                 let results = list.iter().map(&mut leave).collect();
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results), None);
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results));
             }
             Action::Connect(peer, ticket, connect) => {
                 self.connect(now, peers, machine, out, peer, ticket, connect)
@@ -244,11 +239,11 @@ impl Desk {
                     Some((exchange, connect)) => self.step(now, peers, peer, exchange, connect, &data),
                     None => Answer::Refused(Refusal::BadMethod),
                 };
-                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
             }
             Action::Reauthenticate(peer, ticket, method, data) => {
                 let answer = self.reauthenticate(now, peers, peer, &method, &data);
-                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
             }
             Action::SetExpiry(peer, expiry) => {
                 if let Some(session) = session(peers, peer) {
@@ -257,7 +252,7 @@ impl Desk {
             }
             Action::Retained(peer, ticket, filter, limit) => {
                 let answer = self.retained(now, peers, peer, &filter, limit);
-                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
             }
             Action::Save(peer, ticket, name, value) => {
                 let saved = match session(peers, peer) {
@@ -265,7 +260,7 @@ impl Desk {
                     None => Err(Refusal::NoSession),
                 };
                 let answer = saved.map_or_else(Answer::Refused, |()| Answer::Saved);
-                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
             }
             Action::Load(peer, ticket, prefix) => {
                 let loaded = match session(peers, peer) {
@@ -273,7 +268,7 @@ impl Desk {
                     None => Err(Refusal::NoSession),
                 };
                 let answer = loaded.map_or_else(Answer::Refused, Answer::Loaded);
-                self.answer(now, peers, machine, out, peer, ticket, answer, None);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
             }
             Action::Disconnect(peer, how) => {
                 if let Some(client) = peers.client(peer)
@@ -321,7 +316,7 @@ impl Desk {
         };
         if let Some(ticket) = ticket {
             let answer = result.map_or_else(Answer::Refused, Answer::Published);
-            self.answer(now, peers, machine, out, peer, ticket, answer, once);
+            self.answer(now, peers, machine, out, peer, ticket, answer);
         }
     }
 
@@ -384,7 +379,7 @@ impl Desk {
         mut connect: Box<Connect>,
     ) {
         if let Some(answer) = self.begin_connect(now, peers, peer, ticket, &mut connect) {
-            self.answer(now, peers, machine, out, peer, ticket, answer, None);
+            self.answer(now, peers, machine, out, peer, ticket, answer);
         }
     }
 
@@ -469,7 +464,7 @@ impl Desk {
             Ok(grant) => self.admit(now, peers, peer, &mut connect, grant),
             Err(why) => self.refuse(peers, peer, why),
         };
-        self.answer(now, peers, machine, out, peer, ticket, answer, None);
+        self.answer(now, peers, machine, out, peer, ticket, answer);
         self.perform(now, peers, machine, out);
     }
 

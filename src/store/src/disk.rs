@@ -9,6 +9,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +38,8 @@ struct Opened {
     db: Database,
     calm: Keyspace,
     busy: Keyspace,
+    /// Who looks at it holds a reference.
+    lookers: Arc<()>,
 }
 
 impl Opened {
@@ -73,7 +76,7 @@ impl Disk {
 
 impl Engine for Disk {
     fn commit(&self, changes: &mut dyn Iterator<Item = Change<'_>>) -> Result<(), Error> {
-        let Some(Opened { db, calm, busy }) = self.open.read().clone() else {
+        let Some(Opened { db, calm, busy, .. }) = self.open.read().clone() else {
             return Err(Error::new("the store is closed"));
         };
         guarded(|| {
@@ -97,14 +100,22 @@ impl Engine for Disk {
 
     fn view(&self) -> Result<Box<dyn View>, Error> {
         match self.open.read().clone() {
-            Some(opened) => Ok(Box::new(Seen { snapshot: opened.db.snapshot(), opened })),
+            Some(opened) => {
+                let looker = opened.lookers.clone();
+                Ok(Box::new(Seen { snapshot: opened.db.snapshot(), opened, _looker: looker }))
+            }
             None => Err(Error::new("the store is closed")),
         }
     }
 
     fn reopen(&self) -> Result<(), Error> {
-        // Its locks go with the last user of the old one.
-        drop(self.open.write().take());
+        // Its locks go with the last user of the old one; while somebody looks at it, a backup say, all others can too.
+        let mut open = self.open.write();
+        if open.as_ref().is_some_and(|o| Arc::strong_count(&o.lookers) > 1) {
+            return Err(Error::new("somebody is reading it, and it can be opened anew only after that"));
+        }
+        drop(open.take());
+        drop(open);
         let opened = self.open_or_mend()?;
         *self.open.write() = Some(opened);
         Ok(())
@@ -128,7 +139,7 @@ fn open(path: &Path) -> fjall::Result<Opened> {
         .open()?;
     let calm = db.keyspace("calm", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE.1))?;
     let busy = db.keyspace("busy", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE.0))?;
-    Ok(Opened { db, calm, busy })
+    Ok(Opened { db, calm, busy, lookers: Arc::new(()) })
 }
 
 /// Makes a new database under another name first: fjall does not open one whose making was interrupted.
@@ -184,6 +195,7 @@ fn explain(e: fjall::Error) -> Error {
 struct Seen {
     snapshot: Snapshot,
     opened: Opened,
+    _looker: Arc<()>,
 }
 
 impl View for Seen {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::Disk;
@@ -608,11 +608,28 @@ impl Store {
         let Some(before) = self.before.lock().take() else { return };
         let mut held: HashMap<u64, Held> = HashMap::new();
         let (mut messages, mut bytes) = (0, 0);
+        let mut sessions = HashSet::new();
+        let all = (Key::new(Table::Sessions), Key::end(Table::Sessions));
+        let read = scan_around(&*before, &all.0, &all.1, &mut |key, _| {
+            sessions.extend(split_number(key).map(|(n, _)| n));
+        });
+        if let Err(error) = read {
+            tracing::error!(%error, "cannot read all sessions: what ended ones have left stays");
+            return;
+        }
+        let mut ended: Vec<u64> = Vec::new();
         let queue = (Key::new(Table::Queue), Key::end(Table::Queue));
         // A place that is damaged is never taken, so nobody waits for what it refers to.
         let read = scan_around(&*before, &queue.0, &queue.1, &mut |key, value| {
             messages += 1;
             bytes += (1 + key.len() + value.len()) as i64;
+            // Their session's record was damaged.
+            if let Some((session, _)) = split_number(key)
+                && !sessions.contains(&session)
+                && ended.last() != Some(&session)
+            {
+                ended.push(session);
+            }
             if let Some(Shared(number)) = is_shared(value) {
                 held.entry(number).or_default().count += 1;
             }
@@ -633,13 +650,14 @@ impl Store {
         if let Err(error) = read {
             tracing::error!(%error, "cannot read all shared messages");
         }
-        let mut ended = Vec::new();
         let marks = (Key::new(Table::Ended), Key::end(Table::Ended));
         // What cannot be read now is tried at the next start.
         let _ = before.scan(&marks.0, &marks.1, &mut |key, _| {
             ended.extend(split_number(key).map(|(n, _)| n));
             true
         });
+        ended.sort_unstable();
+        ended.dedup();
         drop(before);
         self.messages.fetch_add(messages, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
