@@ -10,7 +10,8 @@ import harness
 import packets
 from durable.kit import wire
 from durable.kit.world import Gateway
-from mqtt.paho import Device
+from mqtt.paho import Device, props
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 LONG = 3600
 
@@ -152,6 +153,31 @@ class Clients(Case):
                     time.sleep(0.3)
                     self.assertTrue(listener.messages.empty(), "more than was sent")
                 server.stop()
+
+    def test_messages_and_subscriptions_come_back_with_all_that_belongs_to_them(self):
+        server = self.gateway()
+        with Device(server, "full", 5, clean=False, expiry=LONG) as device:
+            device.subscribe("full/#", options=SubscribeOptions(qos=2, noLocal=True, retainAsPublished=True),
+                             properties=props("SUBSCRIBE", SubscriptionIdentifier=7))
+        values = {"UserProperty": [("a", "1"), ("b", ""), ("a", "2")], "ContentType": "text/plain",
+                  "ResponseTopic": "answers", "CorrelationData": bytes(range(256)), "PayloadFormatIndicator": 1,
+                  "MessageExpiryInterval": 100}
+        with Device(server, "other", 5) as other:
+            other.publish("full/1", "grüße", 2, True, **values)
+        self.again(server)
+        with Device(server, "full", 5, clean=False, expiry=LONG) as device:
+            message = device.messages.get(timeout=5)
+            self.assertEqual((message.topic, message.payload.decode(), message.qos), ("full/1", "grüße", 2))
+            self.assertTrue(message.retain, "as it was published")
+            for name, value in values.items():
+                if name != "MessageExpiryInterval":
+                    self.assertEqual(getattr(message.properties, name), value)
+            self.assertLessEqual(message.properties.MessageExpiryInterval, 100)
+            self.assertEqual(message.properties.SubscriptionIdentifier, [7])
+            device.publish("full/2", "own", 1)
+            device.publish("elsewhere", "", 1)
+            self.assertTrue(device.messages.empty(), "no message of its own")
+        server.stop()
 
     def test_what_paho_has_not_acknowledged_comes_first_again_with_its_ids(self):
         for version in (4, 5):

@@ -198,7 +198,7 @@ class Publisher(Session):
         topic = self.random.choice(self.topics)
         self.numbers[topic] += 1
         number = self.numbers[topic]
-        padding = self.random.choice((0, 10, 100, 1000)) if self.random.random() < 0.98 else 20_000
+        padding = self.random.choice((0, 10, 100, 1000)) if self.random.random() < 0.95 else 20_000
         payload = f"{self.name} {number} ".encode() + b"%x" % (number % 16) * padding
         if self.clear and number % self.clear == 0:
             payload = b""

@@ -112,7 +112,8 @@ class World:
         ]
         self.changers = [Changer(self, "changer-4", 4, "t/a", 1), Changer(self, "changer-5", 5, "t/b", 2)]
         self.others = [Watcher(self, "watcher-4", 4, "r/#"), Watcher(self, "watcher-5", 5, "r/#")]
-        self.mortal = [Brief(self, "brief"), Testator(self, "testator", "w/1"), Testator(self, "testatrix", "w/2")]
+        self.mortal = [*(Brief(self, f"brief-{number}") for number in range(3)), Testator(self, "testator", "w/1"),
+                       Testator(self, "testatrix", "w/2")]
 
     def fork(self, name):
         """A source of chance of its own: what others do does not change it."""
