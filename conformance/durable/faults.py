@@ -4,16 +4,23 @@ What is acknowledged is on the disk, whatever the disk says; who cannot be serve
 disk is well again so is the gateway, without help. The first cases try the shim itself.
 """
 
+import concurrent.futures
+import dataclasses
 import errno
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
+import harness
+import packets
 from durable.kit import image, shim
+from durable.kit.past import Company
 
 PROGRAM = """
 import errno, os, sys
@@ -189,3 +196,221 @@ for _ in range(400):
 """, None)
             subprocess.run(f"rm -r {self.data}/* {self.where}/image-*", shell=True, check=True)
             self.shim.renew()
+
+
+@dataclasses.dataclass
+class Trouble:
+    """Calls that fail, and whether the store can go on all the same."""
+
+    name: str
+    kinds: frozenset
+    error: int
+    words: dict
+    lasts: bool = True
+
+    def __str__(self):
+        return f"{self.name} {self.words}"
+
+
+def troubles():
+    """Each at several calls."""
+    found = []
+    for first in (1, 2, 5, 11):
+        found += [
+            Trouble("disk full", shim.NO_SPACE, errno.ENOSPC, {"first": first}),
+            Trouble("write error", frozenset({shim.WRITE}), errno.EIO, {"first": first}),
+            Trouble("sync error", frozenset({shim.SYNC}), errno.EIO, {"first": first}),
+            Trouble("read-only", shim.READ_ONLY, errno.EROFS, {"first": first}),
+            Trouble("torn writes", frozenset({shim.WRITE}), errno.ENOSPC, {"first": first, "action": shim.TEAR}),
+            Trouble("one sync error", frozenset({shim.SYNC}), errno.EIO, {"first": first, "every": 0}, False),
+            Trouble("one torn write", frozenset({shim.WRITE}), errno.EIO, {"first": first, "every": 0, "action": shim.TEAR},
+                    False),
+            Trouble("one error at anything", shim.EVERYTHING, errno.EIO, {"first": first, "every": 0}, False),
+            Trouble("errors at anything", shim.EVERYTHING, errno.EIO, {"first": first, "every": 3, "limit": 8}, False),
+            Trouble("short writes", frozenset({shim.WRITE}), 0, {"first": first, "every": 2, "action": shim.SHORT}, False),
+            Trouble("killed in a write", frozenset({shim.WRITE}), 0, {"first": first, "action": shim.TEAR_AND_DIE}, False),
+            Trouble("killed at a sync", frozenset({shim.SYNC}), 0, {"first": first, "action": shim.DIE}, False),
+        ]
+    return found
+
+
+class House:
+    """One gateway and its company, who go through troubles one after the other."""
+
+    def __init__(self, seed):
+        self.server, self.chance = shim.Server(log=False), random.Random(seed)
+        acl = self.server.folder / "etc/acl.conf"
+        acl.write_text("allow everyone subscribe $SYS/#\n" + acl.read_text())
+        self.company = Company(self.server, pace=0.01)
+        self.names = (*Company.PUBLISHERS, "there-1", "there-2")
+        self.figures = {"troubles": 0, "kills": 0, "refused": 0, "closed": 0}
+
+    def __enter__(self):
+        self.server.start()
+        self.company.subscribe()
+        self.company.come(*self.names)
+        self.flows("at first")
+        return self
+
+    def __exit__(self, *_):
+        for client in self.company.clients.values():
+            client.stopping = True
+        self.server.kill()
+
+    def flows(self, what, seconds=10.0):
+        """Waits until some more messages of each publisher are acknowledged."""
+        enough = {name: count + 3 for name, count in self.company.acknowledged().items()}
+        self.company.wait(lambda: all(self.company.acknowledged()[name] >= count for name, count in enough.items()),
+                          lambda: f"{what}: messages are acknowledged, {self.company.acknowledged()} for {enough}\n"
+                                  f"{self.server.said()[-2000:]}", seconds)
+
+    def go_through(self, trouble):
+        """One trouble, from the first failing call to the first acknowledgement after it."""
+        self.figures["troubles"] += 1
+        control = self.server.shim
+        control.fail(trouble.kinds, trouble.error, **trouble.words)
+        is_killing = trouble.words.get("action") in (shim.DIE, shim.TEAR_AND_DIE)
+        if is_killing:
+            self.server.process.wait(10)
+        else:
+            self.company.wait(control.fired, f"{trouble}: a call fails")
+        if trouble.lasts:
+            self.look_at(trouble)
+        if is_killing or self.chance.random() < 0.3:
+            # What was acknowledged before and during it is on the disk.
+            self.figures["kills"] += 1
+            self.server.crash()
+            control.heal()
+            self.server.start()
+        control.heal()
+        self.flows(f"after {trouble}", 5.0)
+
+    def look_at(self, trouble):
+        """What the operator and the clients see as long as it lasts."""
+        server = self.server
+        harness.until(lambda: server.metric("tidegate_store_up") == 0, f"{trouble}: the metric says it", 5)
+        before = self.company.acknowledged()
+        joins = self.company.clients["pub-1"].joins
+        refused = len(self.company.states["pub-3"].refused)
+        with packets.Client(server.port("tcp"), 5) as client:
+            assert client.connect(f"passing-{self.figures['troubles']}") == 0
+            assert client.subscribe("n/#", "$SYS/brokers/+/store/state", qos=1) == [1, 1]
+            topic, payload, _ = client.message()
+            assert topic.endswith("store/state"), topic
+            assert payload == b"failing", f"{trouble}: $SYS says {payload}"
+            for qos in (0, 1):
+                client.send(packets.publish("n/1", b"for now", qos, 7, 5))
+                answers = [client.receive() for _ in range(1 + qos)]
+                assert {kind for kind, _, _ in answers} == ({packets.PUBLISH, packets.PUBACK} if qos else {packets.PUBLISH})
+            client.send(packets.publish("p/none", b"nobody -1 ", 0, 0, 5))
+            client.send(packets.publish("r/kept", b"to be kept", 1, 8, 5, retain=True))
+            while True:
+                kind, _, body = client.receive()
+                if kind == packets.PUBACK and body[:2] == b"\0\x08":
+                    assert body[2] == 0x97, f"{trouble}: a retained message is answered {body!r}"
+                    break
+        time.sleep(0.2)
+        assert server.get("/health")[0] != 0
+        assert "the store cannot write" in server.said()
+        now = self.company.acknowledged()
+        assert now == before, f"{trouble}: acknowledged while nothing can be written: {now} after {before}"
+        self.figures["closed"] += self.company.clients["pub-1"].joins - joins
+        self.figures["refused"] += len(self.company.states["pub-3"].refused) - refused
+
+    def end(self):
+        """Nothing that was acknowledged is missing, nothing of QoS 2 came twice."""
+        wrong = self.company.finish(is_refusing=True)
+        stats = self.server.cli("store", "check")
+        self.server.stop()
+        return wrong + ([stats.stdout] if stats.returncode else [])
+
+
+class Faults(unittest.TestCase):
+    """The gateway over it."""
+
+    SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
+
+    def live(self, number, share):
+        """One gateway's part of the troubles."""
+        with House(f"{self.SEED} {number}") as house:
+            for trouble in share:
+                house.go_through(trouble)
+            wrong = house.end()
+            assert not wrong, "\n".join([f"seed {self.SEED}, gateway {number}", *wrong, *map(str, share), house.server.said()[-3000:]])
+            return house.figures
+
+    def test_nothing_acknowledged_is_lost_whatever_fails(self):
+        all_of_them, gateways = troubles(), 4
+        random.Random(self.SEED).shuffle(all_of_them)
+        with concurrent.futures.ThreadPoolExecutor(gateways) as pool:
+            figures = list(pool.map(self.live, range(gateways), [all_of_them[i::gateways] for i in range(gateways)]))
+        total = {name: sum(f[name] for f in figures) for name in figures[0]}
+        print(f"  seed {self.SEED}: " + ", ".join(f"{count} {name}" for name, count in total.items()), flush=True)
+        self.assertGreaterEqual(total["troubles"], 40)
+        self.assertGreater(total["refused"], 10)
+        self.assertGreater(total["closed"], 10)
+
+
+class Starting(unittest.TestCase):
+    """Something goes wrong while the gateway starts."""
+
+    def setUp(self):
+        self.server = shim.Server(log=False)
+        self.addCleanup(self.server.kill)
+
+    def goes_wrong(self, first, **words):
+        """A start whose `first` call fails; whether it was so many calls."""
+        server = self.server
+        server.shim.fail(shim.EVERYTHING, first=first, every=0, **words)
+        server.spawn()
+        end = time.monotonic() + 10
+        while server.process.poll() is None and server.get("/health")[0] == 0:
+            self.assertLess(time.monotonic(), end, server.said()[-2000:])
+            time.sleep(0.01)
+        code, is_fired = server.process.poll(), server.shim.fired() > 0
+        server.crash()
+        server.shim.heal()
+        if code is not None and words.get("action", shim.FAIL) == shim.FAIL:
+            self.assertTrue(is_fired, server.said()[-2000:])
+            last = server.said().strip().splitlines()[-1]
+            self.assertEqual(code, 1, f"call {first}: {server.said()[-2000:]}")
+            self.assertIn("Input/output error", last, f"call {first}")
+        return is_fired
+
+    def works(self, company):
+        """It starts, and everything is there."""
+        self.server.start()
+        wrong = company.finish()
+        self.assertEqual(wrong, [], self.server.said()[-2000:])
+
+    def test_a_first_start_that_is_cut_off_anywhere(self):
+        for action in (shim.FAIL, shim.DIE, shim.TEAR_AND_DIE):
+            first, tried = 1, 0
+            while True:
+                shutil.rmtree(self.server.data, ignore_errors=True)
+                if not self.goes_wrong(first, action=action):
+                    break
+                tried += 1
+                if tried % 4 == 0:
+                    company = Company(self.server)
+                    self.server.start()
+                    company.subscribe()
+                    company.go()
+                    self.server.crash()
+                first += 7
+            self.assertGreater(tried, 10)
+
+    def test_a_start_on_what_there_is_that_is_cut_off_anywhere(self):
+        self.server.start()
+        company = Company(self.server)
+        company.subscribe()
+        company.come(*Company.PUBLISHERS)
+        company.wait(lambda: min(company.acknowledged().values()) > 50, "traffic")
+        company.go()
+        self.server.crash()
+        for action in (shim.FAIL, shim.DIE, shim.TEAR_AND_DIE):
+            first = 1
+            while self.goes_wrong(first, action=action):
+                first += 2
+            self.assertGreater(first, 10)
+        self.works(company)

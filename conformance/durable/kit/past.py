@@ -324,7 +324,7 @@ class Company:
             for client in self.clients.values():
                 client.check()
             if time.monotonic() > end:
-                raise AssertionError(f"not within {seconds} s: {what}")
+                raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
             time.sleep(0.01)
 
     def acknowledged(self):
