@@ -96,7 +96,9 @@ fn code(why: Refusal) -> Code {
         }
         Refusal::NotAuthorised | Refusal::ExclusiveTaken => Code::FORBIDDEN,
         Refusal::ClientId | Refusal::TopicName | Refusal::TopicFilter => Code::BAD_REQUEST,
-        Refusal::QuotaExceeded | Refusal::ServerBusy | Refusal::NotKept => Code::UNAVAILABLE,
+        Refusal::QuotaExceeded | Refusal::ServerBusy | Refusal::NotKept | Refusal::Uncertain => {
+            Code::UNAVAILABLE
+        }
         Refusal::NoSession | Refusal::Internal => Code::INTERNAL,
     }
 }

@@ -6,7 +6,11 @@ use gateway::{Close, Refusal, Stop};
 pub fn return_code(why: Refusal) -> u8 {
     match why {
         Refusal::ClientId => 2,
-        Refusal::ServerBusy | Refusal::QuotaExceeded | Refusal::NotKept | Refusal::Internal => 3,
+        Refusal::ServerBusy
+        | Refusal::QuotaExceeded
+        | Refusal::NotKept
+        | Refusal::Uncertain
+        | Refusal::Internal => 3,
         Refusal::BadCredentials | Refusal::BadMethod => 4,
         _ => 5,
     }
@@ -21,7 +25,7 @@ pub fn reason(why: Refusal) -> u8 {
         Refusal::ClientId => 0x85,
         Refusal::Banned => 0x8A,
         // There may be one exclusive subscriber: as other brokers with such filters say it.
-        Refusal::QuotaExceeded | Refusal::NotKept | Refusal::ExclusiveTaken => 0x97,
+        Refusal::QuotaExceeded | Refusal::NotKept | Refusal::Uncertain | Refusal::ExclusiveTaken => 0x97,
         Refusal::ServerBusy => 0x89,
         Refusal::TopicName => 0x90,
         Refusal::TopicFilter => 0x8F,
@@ -48,6 +52,7 @@ pub fn text(why: Refusal) -> &'static str {
         Refusal::QuotaExceeded => "a limit was reached",
         Refusal::ServerBusy => "busy; try again later",
         Refusal::NotKept => "it cannot be kept at present: the store has no room or cannot write",
+        Refusal::Uncertain => "it could not be written; ask again",
         Refusal::TopicName => "this topic name cannot be published to",
         Refusal::TopicFilter => "this topic filter cannot be subscribed to",
         Refusal::ExclusiveTaken => "another client holds this exclusive subscription",
@@ -62,7 +67,9 @@ pub fn close(why: Refusal) -> Close {
         Refusal::BadCredentials | Refusal::BadMethod => Close::BadCredentials,
         Refusal::ClientId => Close::ClientId,
         Refusal::Banned => Close::Banned,
-        Refusal::QuotaExceeded | Refusal::ServerBusy | Refusal::NotKept => Close::QuotaExceeded,
+        Refusal::QuotaExceeded | Refusal::ServerBusy | Refusal::NotKept | Refusal::Uncertain => {
+            Close::QuotaExceeded
+        }
         Refusal::Internal => Close::Internal,
         _ => Close::NotAuthorised,
     }

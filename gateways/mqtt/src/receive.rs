@@ -62,11 +62,16 @@ impl Mqtt {
         result: Result<usize, Refusal>,
     ) {
         let (reason, words) = match result {
+            // The router knows the packet identifier, and may have it on the disk. A PUBREC that refuses would free it (4.3.3), and
+            // the next message with it would be taken for this one: the client is to come back and send this one again.
+            Err(Refusal::Uncertain) if qos == Qos::ExactlyOnce => {
+                return self.end(out, Fault { reason: 0x97, close: Close::QuotaExceeded });
+            }
             Ok(0) if self.is_5() => (0x10, None),
             Err(why) if self.is_5() => (reason::reason_of(why, &acks::RECEIVED), self.words(why)),
             // MQTT 3 has no words for a refusal (3.1.1, 3.3.5). What cannot be kept for others must not be acknowledged: the
             // client sends it again when it comes back.
-            Err(Refusal::NotKept) if qos > Qos::AtMostOnce => {
+            Err(Refusal::NotKept | Refusal::Uncertain) if qos > Qos::AtMostOnce => {
                 return self.end(out, Fault { reason: 0x97, close: Close::QuotaExceeded });
             }
             _ => (0, None),
@@ -79,11 +84,6 @@ impl Mqtt {
             Qos::ExactlyOnce => {
                 if result.is_err() {
                     self.forget(id);
-                }
-                // With a PUBREC that refuses, the client is done with the packet identifier (4.3.3); the router may know it
-                // still, if what could not be written yet was already queued.
-                if result == Err(Refusal::NotKept) {
-                    self.ask(out, Action::Release(self.peer, ticket::new(ticket::FORGET, id), id));
                 }
                 self.send(out, |wire| acks::encode(wire, kind::PUBREC << 4, id, reason, words));
             }

@@ -11,8 +11,6 @@ pub(crate) const SUBSCRIBE: u64 = 6;
 pub(crate) const UNSUBSCRIBE: u64 = 7;
 pub(crate) const AUTH: u64 = 8;
 pub(crate) const QOS0: u64 = 9;
-/// The router forgets a packet identifier that the client was told is free; nobody waits for it.
-pub(crate) const FORGET: u64 = 10;
 
 pub(crate) fn new(kind: u64, id: u16) -> Ticket {
     Ticket(kind << 16 | u64::from(id))

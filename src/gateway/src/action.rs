@@ -175,6 +175,9 @@ pub enum Refusal {
     TopicFilter,
     /// Another client holds the exclusive subscription.
     ExclusiveTaken,
+    /// It was done and could not be written: it may be kept or not. It must be neither acknowledged nor refused for good; who
+    /// asked may ask again.
+    Uncertain,
     /// No session: the request needs one.
     NoSession,
     /// A mistake of this program; it is logged.

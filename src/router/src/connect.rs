@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use gateway::topic::check_name;
 use gateway::{Connect, Drop, Message, Now, Publisher, Qos, Refusal, Stop, Will};
 use parking_lot::Mutex;
 
@@ -54,7 +55,7 @@ const AT_ONCE: usize = 256;
 impl Router {
     /// Opens the client's session at `at`, or takes it over from where it was connected (MQTT-3.1.4-3).
     ///
-    /// Refused: `NotOwner` if it belongs to another principal, `QuotaExceeded` if there are too many, `NotKept` if it is
+    /// Refused: `TopicName` if a will's topic is too long behind the mountpoint, `NotOwner` if it belongs to another principal, `QuotaExceeded` if there are too many, `NotKept` if it is
     /// durable and the store cannot read or write it.
     pub fn connect(
         &self,
@@ -70,6 +71,10 @@ impl Router {
         let expiry = Expiry::of(connect.expiry.min(options.max_session_expiry));
         let credit = connect.credit.clamp(1, options.max_inflight);
         let will = connect.will.take().map(|will| mounted(will, &mount));
+        if will.as_ref().is_some_and(|w| check_name(w.message.topic()).is_err()) {
+            return Err(Refusal::TopicName);
+        }
+        self.thaw(now, namespace, client_id);
         // A session that is there goes on even while nothing can be written; a new one could not be promised.
         let cannot_begin = !expiry.is_zero() && !self.can_keep();
         let _together = self.together();
@@ -119,10 +124,14 @@ impl Router {
             }
             drop(state);
             shard.remove(&old);
-        } else if self.registry.len() >= options.max_sessions {
-            return Err(Refusal::QuotaExceeded);
-        } else if cannot_begin {
-            return Err(Refusal::NotKept);
+        }
+        if ended.is_none() {
+            if self.registry.len() >= options.max_sessions {
+                return Err(Refusal::QuotaExceeded);
+            }
+            if cannot_begin {
+                return Err(Refusal::NotKept);
+            }
         }
         let is_durable = self.store().is_some() && !expiry.is_zero();
         let session = Arc::new(Session {
@@ -143,6 +152,19 @@ impl Router {
         }
         self.auto_subscribe(now, &session, username, post);
         Ok(Opened { session, present: false })
+    }
+
+    /// Reads back what a session has to deliver, before others have to wait for it.
+    fn thaw(&self, now: Now, namespace: &str, client_id: &str) {
+        if self.store().is_none() {
+            return;
+        }
+        let old = self.registry.shard(namespace, client_id).find(namespace, client_id);
+        if let Some(old) = old {
+            let ledger = self.ledger(&old);
+            // Whether it cannot be read is seen where it is needed.
+            let _ = old.state.lock().thaw(now, ledger.as_ref());
+        }
     }
 
     /// Stops the session's connection, if it has one, and returns the will that is published for it. One that was to wait

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gateway::Refusal;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use store::{Error, Key, Table};
+use store::{Error, Key, Table, scan_around};
 
 use crate::Router;
 use crate::ledger::Ledger;
@@ -115,13 +115,13 @@ fn known<'a>(
         if let Some(ledger) = ledger {
             let (from, to) =
                 (Key::new(Table::Facts).number(number), Key::new(Table::Facts).number(number + 1));
-            ledger.store.view()?.scan(&from, &to, &mut |key, value| {
+            let view = ledger.store.view()?;
+            scan_around(&*view, &from, &to, &mut |key, value| {
                 // Names are written as text; one that is none any more is damaged, and missing.
                 if let Some(name) = key.get(8..).and_then(|n| std::str::from_utf8(n).ok()) {
                     known.bytes += name.len() + value.len();
                     known.values.insert(name.into(), Bytes::copy_from_slice(value));
                 }
-                true
             })?;
         }
         all.insert(number, known);

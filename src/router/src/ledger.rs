@@ -103,16 +103,17 @@ impl Ledger<'_> {
         Ok(ids)
     }
 
-    /// Deliveries in flight, in their order, and whether some cannot be read.
-    pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<(Vec<Thawed>, bool), Error> {
-        let (mut flown, mut damaged) = (Vec::new(), 0);
+    /// Deliveries in flight, in their order.
+    pub(crate) fn read_flights(&self, now: Now, view: &dyn View) -> Result<Vec<Thawed>, Error> {
+        // Packet ids whose records are damaged.
+        let (mut flown, mut lost) = (Vec::new(), Vec::new());
         let to = Key::new(Table::Flights).number(self.session + 1);
         let is_damaged = scan_around(view, &self.flight(DeliveryId(0)), &to, &mut |key, value| {
             let id = key.last_chunk().map(|id| DeliveryId(u16::from_be_bytes(*id)));
             match (id, Flown::decode(value)) {
                 (Some(id), Ok(f)) => flown.push((id, f)),
-                _ => {
-                    damaged += 1;
+                (id, _) => {
+                    lost.extend(id);
                     self.counts.dropped(Drop::Damaged);
                     self.store.delete(Key::of(Table::Flights, key));
                 }
@@ -138,11 +139,39 @@ impl Ledger<'_> {
                 None => self.land(id, None),
             }
         }
-        Ok((flights, is_damaged || damaged > 0))
+        if is_damaged || !lost.is_empty() {
+            self.take_strays(now, view, &mut flights, lost)?;
+        }
+        Ok(flights)
+    }
+
+    /// Messages before the last in flight that are in no flight have lost theirs to damage: they get the packet ids that
+    /// were lost, in their order, or others, and are in flight again.
+    fn take_strays(
+        &self,
+        now: Now,
+        view: &dyn View,
+        flights: &mut Vec<Thawed>,
+        mut lost: Vec<DeliveryId>,
+    ) -> Result<(), Error> {
+        let Some(last) = flights.last().map(|f| f.sequence) else { return Ok(()) };
+        let strays = self.read_strays(now, last, flights, view)?;
+        lost.sort_unstable();
+        if lost.len() != strays.len() {
+            let is_free = |id: &DeliveryId| flights.iter().all(|f| f.id != *id);
+            lost = (1..=u16::MAX).map(DeliveryId).filter(is_free).take(strays.len()).collect();
+        }
+        for (entry, id) in strays.into_iter().zip(lost) {
+            self.fly(id, &entry);
+            let sequence = entry.stored.as_ref().map_or(0, |s| s.sequence);
+            flights.push(Thawed { id, sequence, entry: Some(entry) });
+        }
+        flights.sort_by_key(|f| f.sequence);
+        Ok(())
     }
 
     /// Messages before `from` that are in no flight.
-    pub(crate) fn read_strays(
+    fn read_strays(
         &self,
         now: Now,
         from: u64,
@@ -183,16 +212,12 @@ impl Ledger<'_> {
         let view = self.store.view()?;
         let (mut flights, mut in_queue, mut all) = (0, 0, 0);
         let to = Key::new(Table::Flights).number(self.session + 1);
-        view.scan(&self.flight(DeliveryId(0)), &to, &mut |_, value| {
+        scan_around(&*view, &self.flight(DeliveryId(0)), &to, &mut |_, value| {
             flights += 1;
             in_queue += usize::from(Flown::decode(value).is_ok_and(|f| !f.is_received));
-            true
         })?;
         let to = Key::new(Table::Queue).number(self.session + 1);
-        view.scan(&self.queue(0), &to, &mut |_, _| {
-            all += 1;
-            true
-        })?;
+        scan_around(&*view, &self.queue(0), &to, &mut |_, _| all += 1)?;
         Ok((usize::saturating_sub(all, in_queue), flights))
     }
 

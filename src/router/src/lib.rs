@@ -41,10 +41,12 @@ mod subscribe;
 mod timers;
 mod tree;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateway::{Deliver, Delivery, DeliveryId, Filter, Instant, Message, Now, Settle};
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use store::{Store, Together};
 
@@ -64,7 +66,7 @@ use queue::{Next, Step};
 use registry::Registry;
 use retained::Retained;
 use routes::Table;
-use timers::Timers;
+use timers::{Delayed, Timers};
 
 /// See the module.
 pub struct Router {
@@ -76,6 +78,8 @@ pub struct Router {
     retained: RwLock<Retained>,
     timers: Timers,
     facts: Facts,
+    /// Messages that were due and cannot be kept at present, in the order in which they were due.
+    overdue: Mutex<VecDeque<Delayed>>,
     counts: Counts,
     /// The number of the next session, if there is no store to give them out.
     publishers: AtomicU64,
@@ -87,8 +91,8 @@ struct Keep {
     store: Arc<Store>,
     /// Whether clients wait for the disk.
     is_sync: bool,
-    /// Sessions that wait for a batch before they deliver more.
-    held: Mutex<Vec<(u64, Attachment)>>,
+    /// Sessions that wait for a batch before they deliver more, by where they are connected.
+    held: Mutex<HashMap<(u16, u32), (u64, Attachment)>>,
 }
 
 impl Router {
@@ -102,6 +106,7 @@ impl Router {
             retained: RwLock::new(Retained::default()),
             timers: Timers::default(),
             facts: Facts::default(),
+            overdue: Mutex::default(),
             counts: Counts::default(),
             publishers: AtomicU64::new(1),
             keep: None,
@@ -142,7 +147,7 @@ impl Router {
         let Some(keep) = &self.keep else { return };
         let durable = keep.store.durable();
         let mut held = keep.held.lock();
-        held.retain(|&(batch, at)| {
+        held.retain(|_, &mut (batch, at)| {
             let is_done = batch <= durable;
             if is_done {
                 post.signals.push((at, Signal::Ready));
@@ -201,7 +206,7 @@ impl Router {
         });
         drop(state);
         if let (Some(batch), Some(keep)) = (held_back, &self.keep) {
-            keep.held.lock().push((batch, at));
+            keep.held.lock().insert((at.driver, at.peer.slot), (batch, at));
             // It may have been written between the two.
             if keep.store.durable() >= batch {
                 self.committed(post);

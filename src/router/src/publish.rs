@@ -120,9 +120,39 @@ impl Router {
         Ok(1)
     }
 
-    /// Something that was promised could not be kept: in a second it is tried again.
+    /// Something that was promised could not be kept: it is tried again, in its order.
     pub(crate) fn delay_again(&self, now: Now, delayed: Delayed) {
-        self.timers.delay(now.instant + AGAIN, delayed, usize::MAX, usize::MAX);
+        let mut overdue = self.overdue.lock();
+        overdue.push_back(delayed);
+        if overdue.len() == 1 {
+            self.timers.set(now.instant + AGAIN, Timer::Overdue);
+        }
+    }
+
+    /// Publishes a delayed message whose time has come; gives it back if it cannot be kept at present.
+    fn due(&self, now: Now, delayed: Delayed, matches: &mut Matches, post: &mut Post) -> Result<(), Delayed> {
+        // Its publisher was told long ago; what cannot be queued now is counted where it is dropped. But what cannot be kept
+        // now has been promised. A will may be to be delayed once more.
+        let message = delayed.message.clone().with_published(now);
+        if self.admit(now, message, matches, post) == Err(Refusal::NotKept) {
+            return Err(delayed);
+        }
+        if let (Some(store), Some(serial)) = (self.store(), delayed.serial) {
+            store.delete(Key::new(Table::Delayed).number(serial));
+        }
+        Ok(())
+    }
+
+    /// Tries what was due and could not be kept.
+    fn overdue(&self, now: Now, matches: &mut Matches, post: &mut Post) {
+        loop {
+            let Some(delayed) = self.overdue.lock().pop_front() else { return };
+            if let Err(delayed) = self.due(now, delayed, matches, post) {
+                self.overdue.lock().push_front(delayed);
+                self.timers.set(now.instant + AGAIN, Timer::Overdue);
+                return;
+            }
+        }
     }
 
     /// To the retained messages first: who subscribes meanwhile gets it from there, from here, or from both, but nothing
@@ -228,18 +258,14 @@ impl Router {
             let Some((key, timer)) = self.timers.pop(now.instant) else { return };
             let _together = self.together();
             match timer {
-                Timer::Delayed(Delayed { message, serial }) => {
-                    // Its publisher was told long ago; what cannot be queued now is counted where it is dropped. But what cannot
-                    // be kept now has been promised, and waits until it can.
-                    let routed = self.route(now, message.clone().with_published(now), matches, post);
-                    if routed == Err(Refusal::NotKept) {
-                        self.delay_again(now, Delayed { message, serial });
-                        continue;
-                    }
-                    if let (Some(store), Some(serial)) = (self.store(), serial) {
-                        store.delete(Key::new(Table::Delayed).number(serial));
+                Timer::Delayed(delayed) => {
+                    let is_behind = !self.overdue.lock().is_empty();
+                    let left = if is_behind { Err(delayed) } else { self.due(now, delayed, matches, post) };
+                    if let Err(delayed) = left {
+                        self.delay_again(now, delayed);
                     }
                 }
+                Timer::Overdue => self.overdue(now, matches, post),
                 Timer::Retained(topic) => {
                     self.retained.write().expire(&topic, key, &self.timers, self.store());
                 }

@@ -135,6 +135,7 @@ impl Work {
     /// Keeps an idle one for the next session that needs one.
     pub(crate) fn spare(mut self: Box<Self>) {
         self.sent = 0;
+        (self.queued_bytes, self.queued_qos0, self.inflight_bytes) = (0, 0, 0);
         self.is_skewed = false;
         self.cold = Cold::default();
         self.warm = 0;
@@ -313,15 +314,9 @@ impl Work {
     pub(crate) fn thaw(&mut self, now: Now, ledger: &Ledger<'_>) -> Result<Option<u16>, Error> {
         let view = ledger.store.view()?;
         let incoming = ledger.read_incoming(&*view)?;
-        let (flights, is_damaged) = ledger.read_flights(now, &*view)?;
+        let flights = ledger.read_flights(now, &*view)?;
         let (last_id, from) = flights.last().map_or((None, 0), |f| (Some(f.id.0), f.sequence + 1));
         self.cold = ledger.measure(from, &*view)?;
-        // Messages whose flights cannot be read any more are sent anew, before those that wait.
-        let strays = if is_damaged { ledger.read_strays(now, from, &flights, &*view)? } else { Vec::new() };
-        self.warm = strays.len();
-        for entry in strays {
-            self.append(entry);
-        }
         self.incoming.extend(incoming);
         self.is_skewed = !flights.is_empty();
         for flight in flights {
@@ -480,23 +475,29 @@ impl Work {
     pub(crate) fn into_entries(mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
         let mut entries: Vec<_> =
             std::mem::take(&mut self.inflight).into_iter().filter_map(|f| f.entry).collect();
-        entries.extend(self.take_waiting(now, ledger));
+        // What cannot be read is lost with the session.
+        entries.extend(self.take_waiting(now, ledger).0);
         entries
     }
 
-    /// All that waits, on the disk or not, in its order. What cannot be read back is not among it.
-    fn take_waiting(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> Vec<Entry> {
+    /// All that waits, on the disk or not, in its order. If not all of it can be read now: what can be, and how many of these
+    /// come before the rest.
+    fn take_waiting(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> (Vec<Entry>, Option<usize>) {
         let newer = self.queue.split_off(std::mem::take(&mut self.warm));
         let mut waiting: Vec<Entry> = std::mem::take(&mut self.queue).into();
+        let mut first = None;
         while let Some(ledger) = ledger
             && self.cold.count > 0
         {
-            let Ok(portion) = ledger.warm(now, &mut self.cold) else { break };
+            let Ok(portion) = ledger.warm(now, &mut self.cold) else {
+                first = Some(waiting.len());
+                break;
+            };
             self.queued_bytes += portion.iter().map(|e| e.message.size()).sum::<usize>();
             waiting.extend(portion);
         }
         waiting.extend(newer);
-        waiting
+        (waiting, first)
     }
 
     /// How many the client does not have.
@@ -520,7 +521,12 @@ impl Work {
                 _ => self.inflight.push_back(flight),
             }
         }
-        let waiting = self.take_waiting(now, ledger);
+        let (waiting, unread) = self.take_waiting(now, ledger);
+        if let Some(first) = unread {
+            // It stays as it is; what was in flight moves.
+            (self.queue, self.warm, self.sent) = (waiting.into(), first, 0);
+            return taken;
+        }
         if let Some(ledger) = ledger {
             // Their records are removed in the batch that is being gathered.
             self.holes_until = ledger.store.latest() + 1;

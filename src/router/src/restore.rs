@@ -151,20 +151,26 @@ impl Router {
 
     fn restore_delayed(&self, now: Now, view: &dyn View, restored: &mut Restored) -> Result<(), Error> {
         let options = self.options();
-        restored.damaged += each(view, Table::Delayed, &mut |key, value| {
-            match (split_number(key), record::decode_delayed(now, value)) {
-                (Some((serial, _)), Ok((due, message))) => {
-                    let left = std::time::Duration::from_millis(due.saturating_sub(now.wall_ms));
-                    let at = now.instant + left.min(options.max_delay);
-                    let delayed = Delayed { message, serial: Some(serial) };
-                    // What was accepted once is not refused by a bound that is lower now.
-                    self.timers.delay(at, delayed, usize::MAX, usize::MAX);
-                    restored.delayed += 1;
-                    true
-                }
-                _ => false,
+        let mut due_first = Vec::new();
+        restored.damaged += each(view, Table::Delayed, &mut |key, value| match (
+            split_number(key),
+            record::decode_delayed(now, value),
+        ) {
+            (Some((serial, _)), Ok((due, message))) => {
+                due_first.push((due, Delayed { message, serial: Some(serial) }));
+                true
             }
+            _ => false,
         })?;
+        restored.delayed = due_first.len();
+        // What came due while nobody looked is published in the order in which it did.
+        due_first.sort_by_key(|(due, _)| *due);
+        for (due, delayed) in due_first {
+            let left = std::time::Duration::from_millis(due.saturating_sub(now.wall_ms));
+            let at = now.instant + left.min(options.max_delay);
+            // What was accepted once is not refused by a bound that is lower now.
+            self.timers.delay(at, delayed, usize::MAX, usize::MAX);
+        }
         Ok(())
     }
 }

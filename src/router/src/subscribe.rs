@@ -170,7 +170,11 @@ impl Router {
         let filter = rewrite::filter(&options.rewrite, filter, session)?;
         {
             let mut state = session.state.lock();
-            let Some(at) = state.filters.iter().position(|f| *f == filter) else { return Ok(false) };
+            let Some(at) = state.filters.iter().position(|f| *f == filter) else {
+                // That it is gone may still be on its way to the disk.
+                post.wait_for(self.ledger(session).map_or(0, |l| l.store.latest()));
+                return Ok(false);
+            };
             state.filters.swap_remove(at);
             if state.filters.is_empty() {
                 state.filters = Vec::new();

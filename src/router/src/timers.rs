@@ -20,6 +20,8 @@ pub(crate) type Key = (Instant, u64);
 pub(crate) enum Timer {
     /// A `$delayed` message is due.
     Delayed(Delayed),
+    /// Messages that were due and could not be kept are tried again.
+    Overdue,
     /// An absent session has a will to publish, or ends.
     Absent(Arc<Session>),
     /// The retained message of this topic expires.

@@ -31,7 +31,7 @@ pub struct Metrics {
 }
 
 /// Every reason for which a login is refused, in the order of its number.
-pub const REFUSALS: [Refusal; 14] = [
+pub const REFUSALS: [Refusal; 15] = [
     Refusal::BadCredentials,
     Refusal::BadMethod,
     Refusal::NotAuthorised,
@@ -44,6 +44,7 @@ pub const REFUSALS: [Refusal; 14] = [
     Refusal::TopicName,
     Refusal::TopicFilter,
     Refusal::ExclusiveTaken,
+    Refusal::Uncertain,
     Refusal::NoSession,
     Refusal::Internal,
 ];
@@ -63,6 +64,7 @@ pub fn label(refusal: Refusal) -> &'static str {
         Refusal::TopicName => "topic_name",
         Refusal::TopicFilter => "topic_filter",
         Refusal::ExclusiveTaken => "exclusive_taken",
+        Refusal::Uncertain => "uncertain",
         Refusal::NoSession => "no_session",
         Refusal::Internal => "internal",
     }

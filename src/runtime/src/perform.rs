@@ -59,6 +59,8 @@ pub struct Held {
     pub peer: Peer,
     ticket: Ticket,
     answer: Answer,
+    /// It said that the client is in, and has become a refusal.
+    is_out: bool,
 }
 
 /// Answers of one client that wait for the store before no more is read from it.
@@ -137,7 +139,7 @@ impl Desk {
             if self.held.is_empty() {
                 self.house.boxes[usize::from(self.id)].wait_for_store(true);
             }
-            self.held.push_back(Held { batch, peer, ticket, answer });
+            self.held.push_back(Held { batch, peer, ticket, answer, is_out: false });
             return;
         }
         reply(now, peers, machine, out, peer, ticket, answer);
@@ -160,7 +162,8 @@ impl Desk {
         }
         if self.house.store.as_ref().is_some_and(|s| held.batch > s.durable()) {
             // It stays in the queues that have it, and is written when it can be: only nobody may rely on it yet.
-            let why = Refusal::NotKept;
+            let why = Refusal::Uncertain;
+            held.is_out = matches!(held.answer, Answer::Connected(_));
             self.house.metrics.dropped(gateway::Drop::StoreFull);
             held.answer = match held.answer {
                 Answer::Subscribed(results) => Answer::Subscribed(vec![Err(why); results.len()]),
@@ -180,9 +183,17 @@ impl Desk {
         out: &mut Outbox,
         held: Held,
     ) {
-        let Held { peer, ticket, answer, .. } = held;
+        let Held { peer, ticket, answer, is_out, .. } = held;
         let Some(client) = peers.client(peer) else { return };
         client.held = client.held.saturating_sub(1);
+        if is_out && let Some(session) = client.session.take() {
+            // It never was in: nothing is published for it (MQTT 5.0, 3.1.2.5).
+            let at = self.at(peer);
+            let (matches, post) = (&mut self.matches, &mut self.post);
+            self.house.router.disconnect(now, &session, at, false, None, matches, post);
+            self.left(now, peers, peer, &session, Close::QuotaExceeded);
+        }
+        let Some(client) = peers.client(peer) else { return };
         let is_opened = matches!(answer, Answer::Connected(_));
         client.is_opening &= !is_opened;
         reply(now, peers, machine, out, peer, ticket, answer);
@@ -453,6 +464,7 @@ impl Desk {
         ticket: Ticket,
         result: Result<Grant, Refusal>,
     ) {
+        self.post.wait = 0;
         let Some(client) = peers.client(peer) else { return };
         let Some((_, mut connect)) =
             client.extra.as_mut().and_then(|e| e.pending.take_if(|(t, _)| *t == ticket))

@@ -10,6 +10,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::{Mutex, RwLock};
@@ -23,6 +24,8 @@ const CACHE: u64 = 16 << 20;
 const JOURNALS: u64 = 64 << 20;
 /// What is gathered in memory before a table is written: of what comes and goes, and of the rest.
 const MEMTABLE: (u64, u64) = (32 << 20, 8 << 20);
+/// How often it is looked whether nobody looks at the store any more, before it is opened anew.
+const LOOKS: usize = 10_000;
 /// Records a backup commits at a time.
 const COPY: usize = 4096;
 
@@ -31,6 +34,8 @@ pub struct Disk {
     path: PathBuf,
     open: RwLock<Option<Opened>>,
     damage: Mutex<Vec<String>>,
+    /// Nothing may be committed before it was opened anew.
+    must_reopen: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -51,17 +56,26 @@ impl Opened {
 impl Disk {
     /// Opens the engine in the folder `path`, which is made if it does not exist.
     pub fn open(path: &Path) -> Result<Disk, Error> {
-        let disk = Disk { path: path.to_owned(), open: RwLock::new(None), damage: Mutex::default() };
-        disk.reopen()?;
+        let disk = Disk {
+            path: path.to_owned(),
+            open: RwLock::new(None),
+            damage: Mutex::default(),
+            must_reopen: AtomicBool::new(false),
+        };
+        create(path)?;
+        // A sync may have failed before the process ended. If nothing can be written now, it can at least be read.
+        if let Err(error) = journal::renew(path) {
+            tracing::error!(%error, "the store can only be read at present");
+            disk.must_reopen.store(true, Ordering::Relaxed);
+        }
+        *disk.open.write() = Some(disk.open_or_mend()?);
         Ok(disk)
     }
 
     fn open_or_mend(&self) -> Result<Opened, Error> {
-        create(&self.path)?;
-        // A sync may have failed before this start, or before this process's end.
-        journal::renew(&self.path)?;
         match guarded(|| open(&self.path)) {
             Ok(opened) => Ok(opened),
+            Err(first) if !first.is_damage() => Err(first),
             Err(first) => {
                 let mended = journal::mend(&self.path)?;
                 if mended.is_empty() {
@@ -79,6 +93,9 @@ impl Engine for Disk {
         let Some(Opened { db, calm, busy, .. }) = self.open.read().clone() else {
             return Err(Error::new("the store is closed"));
         };
+        if self.must_reopen.load(Ordering::Relaxed) {
+            return Err(Error::new("its journals could not be written when it was opened"));
+        }
         guarded(|| {
             let mut batch = db.batch().durability(Some(PersistMode::SyncData));
             for (key, value) in &mut *changes {
@@ -111,13 +128,23 @@ impl Engine for Disk {
     fn reopen(&self) -> Result<(), Error> {
         // Its locks go with the last user of the old one; while somebody looks at it, a backup say, all others can too.
         let mut open = self.open.write();
+        // Nobody can begin to look now; who only looks at a few records is soon done.
+        for _ in 0..LOOKS {
+            if open.as_ref().is_none_or(|o| Arc::strong_count(&o.lookers) == 1) {
+                break;
+            }
+            std::thread::yield_now();
+        }
         if open.as_ref().is_some_and(|o| Arc::strong_count(&o.lookers) > 1) {
             return Err(Error::new("somebody is reading it, and it can be opened anew only after that"));
         }
-        drop(open.take());
+        let old = open.take();
         drop(open);
+        drop(old);
+        journal::renew(&self.path)?;
         let opened = self.open_or_mend()?;
         *self.open.write() = Some(opened);
+        self.must_reopen.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -187,7 +214,7 @@ fn explain(e: fjall::Error) -> Error {
         },
         fjall::Error::Locked => Error::new("another process has the store open"),
         fjall::Error::Poisoned => Error::new("an earlier write failed"),
-        other => Error::new(format!("{other:?}")),
+        other => Error::damage(format!("{other:?}")),
     }
 }
 

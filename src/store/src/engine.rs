@@ -57,34 +57,39 @@ pub fn scan_around(
     visit: &mut dyn FnMut(&[u8], &[u8]),
 ) -> Result<bool, Error> {
     let table = from.as_bytes().first().copied().unwrap_or_default();
-    let mut last: Option<Vec<u8>> = None;
-    let forwards = view.scan(from, to, &mut |key, value| {
-        visit(key, value);
-        last = Some(key.to_vec());
-        true
-    });
-    match forwards {
-        Ok(()) => return Ok(false),
-        Err(error) if !error.is_damage() => return Err(error),
-        Err(error) => tracing::error!(%error, "some records cannot be read; the others are"),
+    let (mut from, mut is_damaged) = (from.clone(), false);
+    loop {
+        let mut last: Option<Vec<u8>> = None;
+        let forwards = view.scan(&from, to, &mut |key, value| {
+            visit(key, value);
+            last = Some(key.to_vec());
+            true
+        });
+        match forwards {
+            Ok(()) => return Ok(is_damaged),
+            Err(error) if !error.is_damage() => return Err(error),
+            Err(error) => tracing::error!(%error, "some records cannot be read; the others are"),
+        }
+        is_damaged = true;
+        if let Some(key) = last {
+            from = Key::behind(table, &key);
+        }
+        // From the other end to where the damage ends.
+        let mut first = None;
+        let backwards = view.scan_back(&from, to, &mut |key, _| {
+            first = Some(key.to_vec());
+            true
+        });
+        if let Err(error) = backwards
+            && !error.is_damage()
+        {
+            return Err(error);
+        }
+        match first.map(|key| Key::at(table, &key)) {
+            Some(next) if next > from => from = next,
+            _ => return Ok(true),
+        }
     }
-    // From the other end to where the damage begins again, and then in order.
-    let from = match last {
-        Some(key) => Key::behind(table, &key),
-        None => from.clone(),
-    };
-    let mut rest = Vec::new();
-    let backwards = view.scan_back(&from, to, &mut |key, value| {
-        rest.push((key.to_vec(), value.to_vec()));
-        true
-    });
-    if let Err(error) = backwards.as_ref()
-        && !error.is_damage()
-    {
-        return Err(error.clone());
-    }
-    rest.iter().rev().for_each(|(key, value)| visit(key, value));
-    Ok(true)
 }
 
 /// Why the engine could not do it, in words for the operator.

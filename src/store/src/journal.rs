@@ -26,6 +26,12 @@ const MAGIC: [u8; 4] = [b'F', b'J', b'L', 3];
 /// Writes the journals in `folder` anew. After a sync that failed the kernel takes for written what is not: what is read is
 /// right, and yet the disk has a hole, which a later sync does not close.
 pub(crate) fn renew(folder: &Path) -> Result<(), Error> {
+    // What an earlier attempt has left takes room.
+    for file in fs::read_dir(folder)?.flatten().map(|f| f.path()) {
+        if file.extension().is_some_and(|e| e == "mended") {
+            fs::remove_file(file)?;
+        }
+    }
     for path in journals(folder)? {
         let bytes = fs::read(&path)?;
         replace(folder, &path, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;

@@ -132,6 +132,13 @@ impl Key {
         key
     }
 
+    /// A key that is given without its table's byte.
+    pub(crate) fn at(table: u8, key: &[u8]) -> Key {
+        let mut whole = SmallVec::from_slice(&[table]);
+        whole.extend_from_slice(key);
+        Key(whole)
+    }
+
     /// The first key behind one that is given without its table's byte.
     pub(crate) fn behind(table: u8, key: &[u8]) -> Key {
         let mut next = SmallVec::from_slice(&[table]);

@@ -180,7 +180,9 @@ impl Store {
         }
         // The number of the run is kept twice: one given out again would mix what is new with what is old.
         let run = folder.run().max(last_run(&disk).map_err(cannot)?) + 1;
-        folder.write_run(run).map_err(|e| cannot(e.into()))?;
+        if let Err(error) = folder.write_run(run) {
+            tracing::warn!(%error, "cannot write the number of this run beside the store");
+        }
         let mut store = Store::begin(Box::new(disk), limits, run).map_err(cannot)?;
         store.folder = Some((folder, path.to_owned()));
         Ok(store)
@@ -194,10 +196,10 @@ impl Store {
 
     fn begin(engine: Box<dyn Engine>, limits: Limits, run: u64) -> Result<Store, Error> {
         let before = engine.view()?;
-        let (key, value) = (Key::new(Table::Meta).text(b"run"), run.to_be_bytes());
-        engine.commit(&mut [(&key, Some(value.as_slice()))].into_iter())?;
         let mut store = Store::new(engine, limits, run << RUN);
         store.before = Mutex::new(Some(before));
+        // In one batch with the first of its numbers: a start needs not write.
+        store.put(Key::new(Table::Meta).text(b"run"), run.to_be_bytes().to_vec());
         Ok(store)
     }
 
@@ -477,6 +479,7 @@ impl Store {
                 true
             }
             Err(error) => {
+                self.pending_bytes.store(changes.bytes as u64, Ordering::Relaxed);
                 *stuck = Some(changes);
                 self.gathering.lock().ended.extend(ended);
                 self.fail(number, &error);
@@ -613,10 +616,14 @@ impl Store {
         let read = scan_around(&*before, &all.0, &all.1, &mut |key, _| {
             sessions.extend(split_number(key).map(|(n, _)| n));
         });
-        if let Err(error) = read {
-            tracing::error!(%error, "cannot read all sessions: what ended ones have left stays");
-            return;
-        }
+        // Of a session that cannot be read it is not known whether it is there.
+        let knows_all = match read {
+            Ok(is_damaged) => !is_damaged,
+            Err(error) => {
+                tracing::error!(%error, "cannot read all sessions: what ended ones have left stays");
+                return;
+            }
+        };
         let mut ended: Vec<u64> = Vec::new();
         let queue = (Key::new(Table::Queue), Key::end(Table::Queue));
         // A place that is damaged is never taken, so nobody waits for what it refers to.
@@ -624,7 +631,7 @@ impl Store {
             messages += 1;
             bytes += (1 + key.len() + value.len()) as i64;
             // Their session's record was damaged.
-            if let Some((session, _)) = split_number(key)
+            if let Some((session, _)) = split_number(key).filter(|_| knows_all)
                 && !sessions.contains(&session)
                 && ended.last() != Some(&session)
             {

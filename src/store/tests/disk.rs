@@ -89,6 +89,7 @@ fn numbers_are_not_given_out_twice_when_the_first_batch_of_a_run_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let number = {
         let w = World::open(dir.path());
+        w.until_durable(w.store.put(session(1), b"first".to_vec()));
         let number = w.store.number();
         w.until_durable(w.store.put(session(number), b"value".to_vec()));
         number

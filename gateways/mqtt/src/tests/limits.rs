@@ -181,6 +181,10 @@ fn what_cannot_be_kept_is_refused_and_never_acknowledged() {
         assert!(b.wire().is_empty());
         assert!(matches!(b.actions()[..], [Action::Close(_, Close::QuotaExceeded)]));
     }
+    // What may be on the disk is neither: of QoS 2 a PUBREC that refuses would free the packet identifier.
+    let mut b = Bench::open_5();
+    b.reply(ticket::new(ticket::QOS2, 9), Answer::Refused(Refusal::Uncertain));
+    assert_eq!(b.wire(), [0xE0, 1, 0x97]);
     for handshake in [ticket::RELEASE, ticket::RECEIVE] {
         let mut b = Bench::open_5();
         b.reply(ticket::new(handshake, 9), Answer::Refused(Refusal::NotKept));
