@@ -243,7 +243,7 @@ class House:
         acl.write_text("allow everyone subscribe $SYS/#\n" + acl.read_text())
         self.company = Company(self.server, pace=0.01)
         self.names = (*Company.PUBLISHERS, "there-1", "there-2")
-        self.figures = {"troubles": 0, "kills": 0, "refused": 0, "closed": 0}
+        self.figures = {"troubles": 0, "kills": 0, "refused": 0, "connections of 3.1.1": 0}
 
     def __enter__(self):
         self.server.start()
@@ -289,9 +289,9 @@ class House:
         """What the operator and the clients see as long as it lasts."""
         server = self.server
         harness.until(lambda: server.metric("tidegate_store_up") == 0, f"{trouble}: the metric says it", 5)
+        # What was answered before is on its way.
+        time.sleep(0.3)
         before = self.company.acknowledged()
-        joins = self.company.clients["pub-1"].joins
-        refused = len(self.company.states["pub-3"].refused)
         with packets.Client(server.port("tcp"), 5) as client:
             assert client.connect(f"passing-{self.figures['troubles']}") == 0
             assert client.subscribe("n/#", "$SYS/brokers/+/store/state", qos=1) == [1, 1]
@@ -309,20 +309,23 @@ class House:
                 if kind == packets.PUBACK and body[:2] == b"\0\x08":
                     assert body[2] == 0x97, f"{trouble}: a retained message is answered {body!r}"
                     break
-        time.sleep(0.2)
-        assert server.get("/health")[0] != 0
         assert "the store cannot write" in server.said()
         now = self.company.acknowledged()
         assert now == before, f"{trouble}: acknowledged while nothing can be written: {now} after {before}"
-        self.figures["closed"] += self.company.clients["pub-1"].joins - joins
-        self.figures["refused"] += len(self.company.states["pub-3"].refused) - refused
 
     def end(self):
         """Nothing that was acknowledged is missing, nothing of QoS 2 came twice."""
+        for name, (version, _) in Company.PUBLISHERS.items():
+            self.figures["refused"] += len(self.company.states[name].refused)
+            self.figures["connections of 3.1.1"] += self.company.clients[name].joins if version == 4 else 0
+        self.figures["acknowledged"] = sum(self.company.acknowledged().values())
         wrong = self.company.finish(is_refusing=True)
-        stats = self.server.cli("store", "check")
-        self.server.stop()
-        return wrong + ([stats.stdout] if stats.returncode else [])
+        self.server.cli("store", "check")
+        self.server.process.terminate()
+        code = self.server.process.wait(20)
+        # The engine asserts what a torn journal makes untrue; that is caught.
+        panics = [line for line in self.server.said().splitlines() if "panicked at" in line and "/fjall-" not in line]
+        return wrong + panics + ([f"it ended with {code}"] if code else [])
 
 
 class Faults(unittest.TestCase):
@@ -336,7 +339,8 @@ class Faults(unittest.TestCase):
             for trouble in share:
                 house.go_through(trouble)
             wrong = house.end()
-            assert not wrong, "\n".join([f"seed {self.SEED}, gateway {number}", *wrong, *map(str, share), house.server.said()[-3000:]])
+            words = [f"seed {self.SEED}, gateway {number}", *wrong, *map(str, share), house.server.said()[-3000:]]
+            assert not wrong, "\n".join(words)
             return house.figures
 
     def test_nothing_acknowledged_is_lost_whatever_fails(self):
@@ -347,8 +351,8 @@ class Faults(unittest.TestCase):
         total = {name: sum(f[name] for f in figures) for name in figures[0]}
         print(f"  seed {self.SEED}: " + ", ".join(f"{count} {name}" for name, count in total.items()), flush=True)
         self.assertGreaterEqual(total["troubles"], 40)
-        self.assertGreater(total["refused"], 10)
-        self.assertGreater(total["closed"], 10)
+        self.assertGreater(total["refused"], 40)
+        self.assertGreater(total["connections of 3.1.1"], 2 * (total["kills"] + 4))
 
 
 class Starting(unittest.TestCase):
