@@ -15,7 +15,7 @@ import unittest
 from durable.kit import image, shim
 from durable.kit.past import Company
 
-IMAGES = int(os.environ.get("IMAGES", 36))
+IMAGES = int(os.environ.get("IMAGES", 24))
 SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
 LIVES = 3
 

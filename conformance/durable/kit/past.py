@@ -277,7 +277,8 @@ class Company:
 
     def __init__(self, server, states=None, **words):
         self.server = server
-        self.states = states or {name: Publishing() for name in self.PUBLISHERS} | {name: Subscribing() for name in self.SUBSCRIBERS}
+        self.states = states or ({name: Publishing() for name in self.PUBLISHERS}
+                                 | {name: Subscribing() for name in self.SUBSCRIBERS})
         self.clients, self.words = {}, words
 
     def at(self, server, position):
