@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sessions that outlive their connections, side by side: Tidegate with `durability` sync, batched and memory, and mosquitto
-with `persistence true`. Both cores for all, no priorities: the disk is part of the run. Each result is one line of JSON in
---results; the table is made from all lines of that file.
+with `persistence true`. Both cores for all and no real-time priorities: the disk is part of the run. Each
+result is one line of JSON in --results; the table is made from all lines of that file.
 
 mosquitto acknowledges when a message is in memory, and writes everything to its database every `autosave_interval` and at its
 end: what came since is lost with the process. Tidegate with "sync" acknowledges when the message is on the disk.
@@ -32,11 +32,15 @@ RUNS = {
     "store-1000": ("the store alone, batches of 1,000", ["sync"]),
     "online": ("50→50 durable, connected, QoS 1, 1,000 in flight", SERVERS),
     "online-qos2": ("50→50 durable, connected, QoS 2, 1,000 in flight", SERVERS),
+    "online-50000": ("50→50 durable, connected, QoS 1, 1,000 in flight each", SERVERS),
     "offline": ("50→50 durable, away, QoS 1, 1,000 in flight", SERVERS),
+    "offline-50000": ("50→50 durable, away, QoS 1, 1,000 in flight each", SERVERS),
     "fan-out": ("1→50 durable, away, QoS 1, 1,000 in flight", ["sync", "batched", "mosquitto"]),
     "rate": ("5,000 msg/s to 50 durable, away: PUBLISH to PUBACK", SERVERS),
     "million": ("1,000,000 messages for 50 sessions", ["sync", "mosquitto"]),
+    "sessions": ("1,000,000 sessions with one subscription", ["sync", "mosquitto"]),
 }
+USUAL_RUNS = [r for r in RUNS if r != "sessions"]
 
 TIDEGATE = """\
 [node]
@@ -46,6 +50,7 @@ level = "warn"
 [http]
 bind = "off"
 [router]
+max_sessions = 2000000
 max_queued = 100000000
 max_queued_bytes = "64 GiB"
 [store]
@@ -89,6 +94,7 @@ class Server:
             config = self.folder / "tidegate.toml"
             config.write_text(TIDEGATE.format(port=ADDRESS[1], durability=self.name))
             command = [self.options.tidegate, "--config", str(config), "--data", str(self.folder)]
+        command = [*self.options.priority, *command]
         begin = time.monotonic()
         with open(self.folder / "log", "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
@@ -125,7 +131,8 @@ class Server:
 
     def load(self, *words):
         words = [str(w) for w in words]
-        done = subprocess.run([str(self.options.bin / "durable"), *words], capture_output=True, text=True, timeout=600)
+        command = [*self.options.priority, str(self.options.bin / "durable"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.strip())
         return json.loads(done.stdout)
@@ -134,11 +141,12 @@ class Server:
 def measure(run, server, seconds):
     """What a run says."""
     pid = server.process.pid
-    if run in ("online", "online-qos2"):
-        return server.load("online", AT, pid, 50, 20, seconds, 2 if run.endswith("2") else 1)
-    if run == "offline":
+    window = 1000 if run.endswith("-50000") else 20
+    if run.startswith("online"):
+        return server.load("online", AT, pid, 50, window, seconds, 2 if run.endswith("-qos2") else 1)
+    if run.startswith("offline"):
         server.load("sleepers", AT, 50)
-        return server.load("window", AT, pid, 50, 50, 20, seconds)
+        return server.load("window", AT, pid, 50, 50, window, seconds)
     if run == "fan-out":
         server.load("sleepers", AT, 50, "common")
         before = server.disk()
@@ -147,22 +155,33 @@ def measure(run, server, seconds):
     if run == "rate":
         server.load("sleepers", AT, 50)
         return server.load("rate", AT, pid, 50, 50, 5000, seconds)
-    assert run == "million"
-    server.load("sleepers", AT, 50)
     before = server.memory()
-    server.load("window", AT, pid, 50, 50, 20, 600, 1_000_000)
+    n = 1_000_000
+    if run == "sessions":
+        server.load("sleepers", AT, n)
+        found = start_again(server, before, n, "session")
+    else:
+        assert run == "million"
+        server.load("sleepers", AT, 50)
+        server.load("window", AT, pid, 50, 50, 20, 600, n)
+        found = start_again(server, before, n, "message")
+        found.update(server.load("wake", AT, 7, 20_000))
+    server.stop()
+    server.start()
+    return {**found, "start_after_sigterm_s": server.start_s}
+
+
+def start_again(server, before, n, what):
+    """Kills a server that holds `n` of something and starts it; mosquitto, whose database is written at its end, is stopped."""
     time.sleep(2)
     found = {"memory_mb": (server.memory() - before) / 1e6}
-    if server.name == "mosquitto":
-        # Its database is written at its end alone.
-        server.stop()
-    else:
-        server.stop(signal.SIGKILL)
-    found["disk_bytes_per_message"] = server.disk() / 1_000_000
+    is_killed = not server.name.startswith("mosquitto")
+    server.stop(signal.SIGKILL if is_killed else signal.SIGTERM)
+    found[f"disk_bytes_per_{what}"] = server.disk() / n
     server.start()
-    found["start_s"] = server.start_s
+    if is_killed:
+        found["start_after_sigkill_s"] = server.start_s
     found["memory_after_start_mb"] = server.memory() / 1e6
-    found.update(server.load("wake", AT, 7, 20_000))
     return found
 
 
@@ -170,8 +189,9 @@ def one_run(run, name, options):
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk) as folder:
         folder = pathlib.Path(folder)
         if run.startswith("store-"):
-            words = [str(options.bin / "durable"), "store", str(folder / "store"), run.split("-")[1], options.seconds]
-            return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            batch = run.removeprefix("store-")
+            words = [str(options.bin / "durable"), "store", str(folder / "store"), batch, options.seconds]
+            return json.loads(subprocess.run([*options.priority, *words], capture_output=True, text=True, check=True).stdout)
         server = Server(name, options, folder)
         try:
             return measure(run, server, options.seconds)
@@ -204,9 +224,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
-    p.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    p.add_argument("--runs", nargs="+", choices=list(RUNS), default=USUAL_RUNS)
     p.add_argument("--seconds", default="4", help="measured, of each run")
     p.add_argument("--disk", default="/var/tmp", help="folder on the disk that is measured")
+    p.add_argument("--nice", type=int, help="of servers and generator, against others on the machine; below 0 as root")
     p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "durable.jsonl")
     p.add_argument("--table", type=pathlib.Path)
     p.add_argument("--only-table", action="store_true")
@@ -214,6 +235,7 @@ def main():
     p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
     p.add_argument("--mosquitto", default=shutil.which("mosquitto") or "/usr/sbin/mosquitto")
     options = p.parse_args()
+    options.priority = ["nice", "-n", str(options.nice)] if options.nice else []
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for turn in range(0 if options.only_table else options.rounds):
         for run in options.runs:

@@ -12,6 +12,8 @@ use crate::packets::{self, kind};
 
 /// Bytes of a payload.
 const PAYLOAD: [u8; 100] = [b'x'; 100];
+/// Sleepers that are connected at a time while they are made.
+const TOGETHER: usize = 1000;
 /// How long a publisher may wait for its last acknowledgements.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,9 +27,13 @@ fn topic(i: usize, is_common: bool) -> String {
 
 /// Makes `n` sessions with a subscription at QoS 1, each to a topic of its own or all to one, and leaves them.
 pub fn sleepers(server: SocketAddr, n: usize, is_common: bool) -> Result<(), Failure> {
-    let mut clients = Clients::new()?;
-    clients.open_with(server, &names("s", n), false)?;
-    clients.subscribe((0..n).map(|i| (i, vec![topic(i, is_common)])), 1)
+    let names = names("s", n);
+    for (k, part) in names.chunks(TOGETHER).enumerate() {
+        let mut clients = Clients::new()?;
+        clients.open_with(server, part, false)?;
+        clients.subscribe((0..part.len()).map(|i| (i, vec![topic(k * TOGETHER + i, is_common)])), 1)?;
+    }
+    Ok(())
 }
 
 /// How publishers send.
