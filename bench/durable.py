@@ -151,7 +151,7 @@ def measure(run, server, seconds):
         server.load("sleepers", AT, 50, "common")
         return server.load("window", AT, pid, 1, 1, 1000, seconds)
     if run == "fan-out-disk":
-        # Journals grow by 64 MiB, and mosquitto writes at its end: many messages, and what remains on the disk.
+        # Journals stay beside the tables for a while, and mosquitto writes at its end: so many messages, then stopped.
         server.load("sleepers", AT, 50, "common")
         server.load("window", AT, pid, 1, 1, 1000, 600, 200_000)
         server.stop()
