@@ -429,6 +429,8 @@ class Damage(Case):
         server = self.gateway()
         self.sleeper(server, "reader", "damage")
         self.publish(server, "damage", [payload + b" " + self.PADDING for payload in numbers(1, self.COUNT)])
+        # Most of it is written out of the journal by another thread.
+        harness.until(lambda: self.largest(server, "tables/*").stat().st_size > 1 << 20, "a table is written", 20)
         self.end(server, signal.SIGTERM)
         return server
 

@@ -129,7 +129,8 @@ impl Desk {
         answer: Answer,
     ) {
         let batch = std::mem::take(&mut self.post.wait);
-        let must_wait = |store: &Arc<Store>| self.house.is_sync && batch > store.durable();
+        // Publishers that outrun the disk are held back by their acknowledgements.
+        let must_wait = |s: &Arc<Store>| (self.house.is_sync || s.is_behind()) && batch > s.durable();
         if let Some(store) = &self.house.store
             && let Some(client) = peers.client(peer)
             && (client.held > 0 || must_wait(store))

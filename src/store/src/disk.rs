@@ -2,7 +2,7 @@
 //!
 //! A commit is one batch of fjall's, which its journal holds with a checksum, and one `fdatasync`. fjall refuses all
 //! commits after one has failed, since nobody knows what of it the disk has; then everything is opened anew from the disk.
-//! A journal that does not open because of a damaged batch is mended by [`crate::journal`].
+//! A journal that does not open because of a damaged batch is mended by [`crate::journal`] before.
 //!
 //! fjall asserts in places what a damaged disk can make untrue, so its panics are caught and are errors here.
 
@@ -64,27 +64,19 @@ impl Disk {
         };
         create(path)?;
         // A sync may have failed before the process ended. If nothing can be written now, it can at least be read.
-        if let Err(error) = journal::renew(path) {
+        if let Err(error) = disk.renew() {
             tracing::error!(%error, "the store can only be read at present");
             disk.must_reopen.store(true, Ordering::Relaxed);
         }
-        *disk.open.write() = Some(disk.open_or_mend()?);
+        *disk.open.write() = Some(guarded(|| open(path))?);
         Ok(disk)
     }
 
-    fn open_or_mend(&self) -> Result<Opened, Error> {
-        match guarded(|| open(&self.path)) {
-            Ok(opened) => Ok(opened),
-            Err(first) if !first.is_damage() => Err(first),
-            Err(first) => {
-                let mended = journal::mend(&self.path)?;
-                if mended.is_empty() {
-                    return Err(first);
-                }
-                self.damage.lock().extend(mended);
-                guarded(|| open(&self.path))
-            }
-        }
+    /// Writes the journals anew and mends them.
+    fn renew(&self) -> Result<(), Error> {
+        let damage = journal::renew(&self.path)?;
+        self.damage.lock().extend(damage);
+        Ok(())
     }
 }
 
@@ -127,22 +119,22 @@ impl Engine for Disk {
 
     fn reopen(&self) -> Result<(), Error> {
         // Its locks go with the last user of the old one; while somebody looks at it, a backup say, all others can too.
-        let mut open = self.open.write();
+        let mut held = self.open.write();
         // Nobody can begin to look now; who only looks at a few records is soon done.
         for _ in 0..LOOKS {
-            if open.as_ref().is_none_or(|o| Arc::strong_count(&o.lookers) == 1) {
+            if held.as_ref().is_none_or(|o| Arc::strong_count(&o.lookers) == 1) {
                 break;
             }
             std::thread::yield_now();
         }
-        if open.as_ref().is_some_and(|o| Arc::strong_count(&o.lookers) > 1) {
+        if held.as_ref().is_some_and(|o| Arc::strong_count(&o.lookers) > 1) {
             return Err(Error::new("somebody is reading it, and it can be opened anew only after that"));
         }
-        let old = open.take();
-        drop(open);
+        let old = held.take();
+        drop(held);
         drop(old);
-        journal::renew(&self.path)?;
-        let opened = self.open_or_mend()?;
+        self.renew()?;
+        let opened = guarded(|| open(&self.path))?;
         *self.open.write() = Some(opened);
         self.must_reopen.store(false, Ordering::Relaxed);
         Ok(())

@@ -1,4 +1,4 @@
-//! Mends journals that fjall does not open.
+//! Mends journals that fjall would not open, and writes them anew.
 //!
 //! fjall cuts off the end of a journal at a batch that is not complete, which is what a killed process leaves. But it refuses
 //! the whole store if a batch is complete and its checksum is wrong: after a power loss, when the disk had written the end
@@ -23,20 +23,32 @@ use crate::engine::Error;
 
 const MAGIC: [u8; 4] = [b'F', b'J', b'L', 3];
 
-/// Writes the journals in `folder` anew. After a sync that failed the kernel takes for written what is not: what is read is
-/// right, and yet the disk has a hole, which a later sync does not close.
-pub(crate) fn renew(folder: &Path) -> Result<(), Error> {
+/// Writes the journals in `folder` anew, without damaged batches: after a sync that failed the kernel takes for written what is
+/// not; what is read is right, and yet the disk has a hole, which a later sync does not close. What was damaged, in words for
+/// the operator.
+pub(crate) fn renew(folder: &Path) -> Result<Vec<String>, Error> {
     // What an earlier attempt has left takes room.
     for file in fs::read_dir(folder)?.flatten().map(|f| f.path()) {
         if file.extension().is_some_and(|e| e == "mended") {
             fs::remove_file(file)?;
         }
     }
+    let mut damage = Vec::new();
     for path in journals(folder)? {
         let bytes = fs::read(&path)?;
-        replace(folder, &path, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;
+        let (whole, lost) = sift(&bytes);
+        if lost > 0 {
+            let aside = path.with_extension("jnl.damaged");
+            fs::write(&aside, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;
+            damage.push(format!(
+                "{}: {lost} damaged batches taken out, kept in {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+        replace(folder, &path, &whole)?;
     }
-    Ok(())
+    Ok(damage)
 }
 
 fn journals(folder: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -54,27 +66,6 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(fs::File::open(folder)?.sync_all()?)
 }
 
-/// Takes damaged batches out of the journals in `folder`; what it did, in words for the operator. Nothing if all are whole.
-pub(crate) fn mend(folder: &Path) -> Result<Vec<String>, Error> {
-    let mut done = Vec::new();
-    for path in journals(folder)? {
-        let bytes = fs::read(&path)?;
-        let (whole, lost) = sift(&bytes);
-        if lost == 0 {
-            continue;
-        }
-        let aside = path.with_extension("jnl.damaged");
-        fs::write(&aside, &bytes[..bytes.len() - trailing_zeros(&bytes)])?;
-        replace(folder, &path, &whole)?;
-        done.push(format!(
-            "{}: {lost} damaged batches taken out, kept in {}",
-            path.display(),
-            aside.display()
-        ));
-    }
-    Ok(done)
-}
-
 /// A journal is made with 64 MiB of zeros.
 fn trailing_zeros(bytes: &[u8]) -> usize {
     const PAGE: [u8; 4096] = [0; 4096];
@@ -82,7 +73,7 @@ fn trailing_zeros(bytes: &[u8]) -> usize {
     pages + bytes[..bytes.len() - pages].iter().rev().take_while(|&&b| b == 0).count()
 }
 
-/// The whole batches of a journal, and how many damaged ones it has.
+/// The whole batches of a journal, and how many damaged ones it has beside one that is cut off at the end.
 fn sift(bytes: &[u8]) -> (Vec<u8>, usize) {
     let mut whole = Vec::with_capacity(bytes.len() - trailing_zeros(bytes));
     let mut lost = 0;
@@ -95,11 +86,12 @@ fn sift(bytes: &[u8]) -> (Vec<u8>, usize) {
                 at += len;
             }
             None => {
-                lost += 1;
                 // The next batch begins behind the end of some batch: look for one that is whole.
                 let next = (at + 1..end).find(|&next| {
                     bytes[..next].ends_with(&MAGIC) && bytes[next] == 1 && batch(&bytes[next..]).is_some()
                 });
+                // A batch that is cut off at the end is what a killed process leaves, and was not acknowledged.
+                lost += usize::from(next.is_some() || bytes[..end].ends_with(&MAGIC));
                 at = next.unwrap_or(end);
             }
         }

@@ -382,6 +382,11 @@ impl Store {
             && self.pending_bytes.load(Ordering::Relaxed) < MOST_PENDING as u64
     }
 
+    /// Whether so much waits for the writer that those who need not wait for it had better do.
+    pub fn is_behind(&self) -> bool {
+        self.pending_bytes.load(Ordering::Relaxed) > MOST_PENDING as u64 / 4
+    }
+
     /// What is on the disk now.
     pub fn view(&self) -> Result<Box<dyn View>, Error> {
         self.engine.view()
