@@ -429,10 +429,16 @@ class Damage(Case):
         server = self.gateway()
         self.sleeper(server, "reader", "damage")
         self.publish(server, "damage", [payload + b" " + self.PADDING for payload in numbers(1, self.COUNT)])
-        # Most of it is written out of the journal by another thread.
-        harness.until(lambda: self.largest(server, "tables/*").stat().st_size > 1 << 20, "a table is written", 20)
+        # Most of it is written out of the journal by another thread; a table that is not finished would be written anew.
+        harness.until(lambda: self.is_written(server), "a table is written", 20)
         self.end(server, signal.SIGTERM)
         return server
+
+    def is_written(self, server):
+        """Whether the largest table has grown and grows no more."""
+        before = self.largest(server, "tables/*").stat().st_size
+        time.sleep(1.5)
+        return before > 1 << 20 and before == self.largest(server, "tables/*").stat().st_size
 
     def largest(self, server, pattern):
         """The file with most in it."""
