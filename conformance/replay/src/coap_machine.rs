@@ -86,6 +86,8 @@ impl Driver {
             certificate: None,
             path: None,
             subprotocol: None,
+            psk: None,
+            client_id: None,
             is_direct: true,
         };
         let seat = |slot| Seat {
@@ -150,8 +152,8 @@ impl Driver {
     }
 
     fn check(&mut self) {
-        for (peer, bytes) in self.out.messages() {
-            assert!(self.seats[peer.slot as usize].peer == peer, "sent to somebody who is gone");
+        for (frame, bytes) in self.out.messages() {
+            assert!(self.seats[frame.peer.slot as usize].peer == frame.peer, "sent to somebody who is gone");
             if let Err(why) = Datagram::decode(bytes) {
                 panic!("sent what is no message ({why:?}): {bytes:x?}");
             }
@@ -206,6 +208,7 @@ impl Driver {
                     client_id: "c".into(),
                     session_present: false,
                     data: None,
+                    facts: Vec::new(),
                 }))
             }
             Asked::Publish => Answer::Published(usize::from(how & 2)),

@@ -99,6 +99,8 @@ impl Driver {
             certificate: None,
             path: None,
             subprotocol: None,
+            psk: None,
+            client_id: None,
             is_direct: true,
         };
         let max_packet_size = config.max_packet_size;
@@ -248,6 +250,7 @@ impl Driver {
                     client_id: "c".into(),
                     session_present: how & 16 != 0,
                     data,
+                    facts: Vec::new(),
                 }))
             }
             Asked::Publish => Answer::Published(usize::from(how & 2)),

@@ -61,6 +61,8 @@ impl Bench {
             protocol: "MQTT 5.0",
             keep_alive: 0,
             is_transient: false,
+            token: None,
+            load: "",
         };
         let at = Attachment { driver: 0, peer: Peer { slot: 0, generation: 0 } };
         let open =

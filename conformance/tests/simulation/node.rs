@@ -61,6 +61,8 @@ impl Node {
                 certificate: None,
                 path: None,
                 subprotocol: None,
+                psk: None,
+                client_id: None,
                 is_direct: true,
             },
             now,
@@ -206,7 +208,15 @@ impl Node {
                 let opened = router.connect(now, at, open, matches, post).unwrap();
                 conn.session = Some(opened.session);
                 let session_present = opened.present;
-                (ticket, Answer::Connected(Box::new(Connected { client_id, session_present, data: None })))
+                (
+                    ticket,
+                    Answer::Connected(Box::new(Connected {
+                        client_id,
+                        session_present,
+                        data: None,
+                        facts: Vec::new(),
+                    })),
+                )
             }
             (Action::Publish(_, publish), Some(session)) => {
                 let result =

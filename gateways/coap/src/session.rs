@@ -109,6 +109,8 @@ impl Coap {
             // A session that is not named has none: it ends when it is not used.
             keep_alive: if is_named { u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX) } else { 0 },
             is_transient: !is_named,
+            token: None,
+            load: "",
         };
         c.next = who;
         c.next_keep_alive = keep_alive;

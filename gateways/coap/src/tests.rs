@@ -47,6 +47,8 @@ fn bench_at(address: &str) -> Bench {
         certificate: None,
         path: None,
         subprotocol: None,
+        psk: None,
+        client_id: None,
         is_direct: true,
     };
     machine.opened(now, peer, &facts, &mut out);
@@ -112,8 +114,12 @@ impl Bench {
                         (t, Answer::Refused(self.refusal.unwrap()))
                     }
                     Action::Connect(_, t, c) => {
-                        let connected =
-                            Connected { client_id: c.client_id, session_present: false, data: None };
+                        let connected = Connected {
+                            client_id: c.client_id,
+                            session_present: false,
+                            data: None,
+                            facts: Vec::new(),
+                        };
                         (t, Answer::Connected(Box::new(connected)))
                     }
                     Action::Publish(_, p) => {

@@ -148,6 +148,8 @@ fn read(
             protocol: version.name(),
             keep_alive,
             is_transient: false,
+            token: None,
+            load: "",
         }),
     };
     if is_5 {

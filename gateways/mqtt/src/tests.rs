@@ -28,6 +28,8 @@ impl Bench {
             certificate: None,
             path: None,
             subprotocol: None,
+            psk: None,
+            client_id: None,
             is_direct: true,
         };
         machine.opened(now, peer, &facts, &mut out);
@@ -70,7 +72,8 @@ impl Bench {
     }
 
     fn accept(&mut self) {
-        let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+        let connected =
+            Connected { client_id: "c".into(), session_present: false, data: None, facts: Vec::new() };
         self.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
         self.out.clear();
     }
@@ -99,7 +102,7 @@ fn connect_is_read_and_answered() {
     let actions = b.actions();
     let [Action::Connect(_, ticket, connect)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((&*connect.client_id, connect.clean_start, connect.keep_alive), ("c", true, 60));
-    let connected = Connected { client_id: "c".into(), session_present: true, data: None };
+    let connected = Connected { client_id: "c".into(), session_present: true, data: None, facts: Vec::new() };
     b.reply(*ticket, Answer::Connected(Box::new(connected)));
     assert_eq!(b.wire(), [0x20, 2, 1, 0]);
 }
@@ -375,7 +378,8 @@ fn a_connack_fits_the_client() {
     let mut b = Bench::new(Config::default());
     b.input(&connect).unwrap();
     b.actions();
-    let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+    let connected =
+        Connected { client_id: "c".into(), session_present: false, data: None, facts: Vec::new() };
     b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
     assert!(b.wire().is_empty());
     let actions = b.actions();

@@ -195,6 +195,10 @@ impl Users {
         nobody_like(like)
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     pub(crate) fn scram(&self, name: &str) -> Option<&Verifier> {
         self.by_name.get(name)?.scram.as_ref()
     }

@@ -91,6 +91,8 @@ impl Who {
             certificate: None,
             path: None,
             subprotocol: None,
+            psk: None,
+            client_id: None,
             is_direct: true,
         };
         Who { username: None, password: None, facts, rules: ListenerRules::default() }

@@ -1,5 +1,6 @@
 //! What a machine asks of its driver, and what it gets back.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,7 +52,14 @@ pub struct Connect {
     /// A conversation without a session of its own name (CoAP without connection): no presence messages, and
     /// client id rules for named sessions do not hold.
     pub is_transient: bool,
+    /// In place of a password: what was kept with the session as the fact [`TOKEN`]. It opens that session alone.
+    pub token: Option<Bytes>,
+    /// Facts kept with the session whose names begin so come with [`Connected`]; empty is none.
+    pub load: &'static str,
 }
+
+/// Name of the fact that is asked for with [`Connect::token`].
+pub const TOKEN: &str = "token";
 
 /// One filter of a SUBSCRIBE with its options (MQTT 5.0, 3.8.3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +110,11 @@ pub enum Action {
     Load(Peer, Ticket, Box<str>),
     /// The session's connection ends in order. `with_will`: publish the will all the same (MQTT 5.0 DISCONNECT 0x04).
     Disconnect(Peer, Disconnect),
+    /// The second peer has proven to be the first, who has moved: its address is one that the first may be at, as after
+    /// [`crate::Gateway::moved`]. The second is closed. Datagrams only.
+    Rebind(Peer, Peer),
+    /// What was sent with [`crate::Outbox::probe`] to this address of the peer has arrived: it is its address now.
+    Reached(Peer, SocketAddr),
     /// End the conversation when what was sent before is written.
     Close(Peer, Close),
     /// Something was dropped; count it.
@@ -193,6 +206,8 @@ pub struct Connected {
     pub session_present: bool,
     /// Last data of an enhanced authentication.
     pub data: Option<Bytes>,
+    /// What [`Connect::load`] asked for, in the order of the names.
+    pub facts: Vec<(Box<str>, Bytes)>,
 }
 
 /// The answer to an action that carried a ticket.

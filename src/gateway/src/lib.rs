@@ -13,6 +13,8 @@
 //! - After every call the driver carries out `out.actions` in order, then asks `next_timeout`.
 //! - `deliver` is called only between `Connected` and the end of the session's connection.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 
 pub mod action;
@@ -25,10 +27,10 @@ pub mod topic;
 
 pub use action::{
     Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, Publish,
-    Refusal, Settle, Stop, Subscribe, Ticket, Will,
+    Refusal, Settle, Stop, Subscribe, TOKEN, Ticket, Will,
 };
 pub use message::{Message, Properties, Publisher, Qos};
-pub use outbox::Outbox;
+pub use outbox::{Frame, Outbox};
 pub use peer::{Certificate, Close, Drop, Facts, Listener, Peer, Transport};
 pub use time::{Deadlines, Instant, Now};
 pub use topic::{Filter, TopicError};
@@ -50,6 +52,11 @@ pub trait Gateway: Send {
     /// Bytes came. A stream's machine takes whole packets off the front and leaves the rest; a datagram's takes all.
     /// An error ends this peer's conversation after `out.wire` was written, and nothing else.
     fn input(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) -> Result<Flow, Close>;
+
+    /// A layer has proof that the peer's newest bytes came from another address. Until [`Action::Reached`] what is sent to
+    /// the peer goes to both its addresses, to the new one as far as not much more is sent there than came from there
+    /// (RFC 9146, 6; RFC 9175, 2.4). Datagrams only.
+    fn moved(&mut self, _now: Now, _peer: Peer, _to: SocketAddr, _out: &mut Outbox) {}
 
     /// Something for a connected client.
     fn deliver(&mut self, now: Now, peer: Peer, deliver: &Deliver<'_>, out: &mut Outbox);

@@ -3,6 +3,17 @@
 use crate::action::{Action, Direction};
 use crate::peer::Peer;
 
+/// One message in an [`Outbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Whom it is for.
+    pub peer: Peer,
+    /// Where it begins in [`Outbox::wire`]; it ends where the next one begins.
+    pub begin: usize,
+    /// See [`Outbox::probe`].
+    pub is_probe: bool,
+}
+
 /// Filled by a machine, emptied by its driver after each call.
 ///
 /// Bytes for peers are written into one buffer, [`wire`](Self::wire); where one datagram (or one layer message) ends and
@@ -12,8 +23,8 @@ use crate::peer::Peer;
 pub struct Outbox {
     /// Bytes to send, in order.
     pub wire: Vec<u8>,
-    /// Begin of each message in `wire` and whom it is for; kept only if `is_framed`.
-    pub frames: Vec<(Peer, usize)>,
+    /// Where each message in `wire` begins and whom it is for; kept only if `is_framed`.
+    pub frames: Vec<Frame>,
     /// Set by a driver that must know where messages begin.
     pub is_framed: bool,
     /// What is to be done, in order.
@@ -26,8 +37,15 @@ impl Outbox {
     /// Where to append the bytes of one message for `peer`.
     pub fn send(&mut self, peer: Peer) -> &mut Vec<u8> {
         if self.is_framed {
-            self.frames.push((peer, self.wire.len()));
+            self.frames.push(Frame { peer, begin: self.wire.len(), is_probe: false });
         }
+        &mut self.wire
+    }
+
+    /// Where to append the bytes of one message that is to show whether `peer` is at the address that it seems to have moved
+    /// to: it goes there alone. Datagrams only.
+    pub fn probe(&mut self, peer: Peer) -> &mut Vec<u8> {
+        self.frames.push(Frame { peer, begin: self.wire.len(), is_probe: true });
         &mut self.wire
     }
 
@@ -44,10 +62,10 @@ impl Outbox {
     }
 
     /// The messages in `wire` with their peers. For drivers that set `is_framed`.
-    pub fn messages(&self) -> impl Iterator<Item = (Peer, &[u8])> {
-        self.frames.iter().enumerate().map(|(i, &(peer, begin))| {
-            let end = self.frames.get(i + 1).map_or(self.wire.len(), |&(_, next)| next);
-            (peer, &self.wire[begin..end])
+    pub fn messages(&self) -> impl Iterator<Item = (Frame, &[u8])> {
+        self.frames.iter().enumerate().map(|(i, frame)| {
+            let end = self.frames.get(i + 1).map_or(self.wire.len(), |next| next.begin);
+            (*frame, &self.wire[frame.begin..end])
         })
     }
 
@@ -69,7 +87,8 @@ mod tests {
         let mut out = Outbox { is_framed: true, ..Outbox::default() };
         out.send(a).extend_from_slice(b"one");
         out.send(b).extend_from_slice(b"two!");
-        assert_eq!(out.messages().collect::<Vec<_>>(), [(a, &b"one"[..]), (b, &b"two!"[..])]);
+        let messages: Vec<_> = out.messages().map(|(f, bytes)| (f.peer, bytes)).collect();
+        assert_eq!(messages, [(a, &b"one"[..]), (b, &b"two!"[..])]);
         let mut out = Outbox::default();
         out.send(a).extend_from_slice(b"one");
         assert!(out.frames.is_empty());

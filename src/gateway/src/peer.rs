@@ -25,9 +25,16 @@ pub enum Transport {
     SecureWebSocket,
     /// UDP datagrams.
     Udp,
+    /// DTLS over UDP.
+    Dtls,
 }
 
 impl Transport {
+    /// Whether it carries datagrams, and not a stream of bytes.
+    pub fn is_datagram(self) -> bool {
+        matches!(self, Transport::Udp | Transport::Dtls)
+    }
+
     /// The name in logs, metrics and `$SYS`.
     pub fn label(self) -> &'static str {
         match self {
@@ -36,6 +43,7 @@ impl Transport {
             Transport::WebSocket => "ws",
             Transport::SecureWebSocket => "wss",
             Transport::Udp => "udp",
+            Transport::Dtls => "dtls",
         }
     }
 }
@@ -73,6 +81,10 @@ pub struct Facts {
     pub transport: Transport,
     /// Its verified client certificate.
     pub certificate: Option<Arc<Certificate>>,
+    /// The pre-shared key's identity that it has proven (RFC 4279).
+    pub psk: Option<Arc<str>>,
+    /// The client id that its credential stands for: its session can be opened before it has said anything.
+    pub client_id: Option<Arc<str>>,
     /// Path and query of the HTTP request that became this WebSocket.
     pub path: Option<Box<str>>,
     /// The WebSocket subprotocol agreed on.
@@ -153,6 +165,8 @@ labelled! {
         Topic = "topic",
         /// Another connection took the session over.
         TakenOver = "taken_over",
+        /// The peer is known already: it has moved here, and goes on as who it was.
+        Moved = "moved",
         /// The operator ended it.
         Kicked = "kicked",
         /// The gateway stops.

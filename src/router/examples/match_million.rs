@@ -110,6 +110,8 @@ fn join(
         protocol: "MQTT 5.0",
         keep_alive: 0,
         is_transient: false,
+        token: None,
+        load: "",
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

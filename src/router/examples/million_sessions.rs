@@ -31,6 +31,8 @@ fn connect(n: u32) -> Connect {
         protocol: "MQTT 5.0",
         keep_alive: 0,
         is_transient: false,
+        token: None,
+        load: "",
     }
 }
 

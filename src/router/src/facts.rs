@@ -4,6 +4,7 @@
 //! They are in memory once a session's were asked for, and in the store if the session is durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway::Refusal;
@@ -85,6 +86,15 @@ impl Router {
             None => known.values.remove(name),
         };
         Ok(())
+    }
+
+    /// A fact kept with the session of this client, and the user name that owns the session; None if there is no such session
+    /// or fact.
+    pub fn known(&self, namespace: &str, client_id: &str, name: &str) -> Option<(Bytes, Option<Arc<str>>)> {
+        let session = self.registry.shard(namespace, client_id).find(namespace, client_id)?;
+        let found = self.load(&session, name).ok()?;
+        let (_, value) = found.into_iter().find(|(n, _)| **n == *name)?;
+        Some((value, session.principal.clone()))
     }
 
     /// The session's facts whose names begin so, in the order of their names.

@@ -25,6 +25,8 @@ fn join(router: &Router, slot: u32) -> (Arc<Session>, Attachment) {
         protocol: "MQTT 5.0",
         keep_alive: 0,
         is_transient: false,
+        token: None,
+        load: "",
     };
     let at = Attachment { driver: 0, peer: Peer { slot, generation: 0 } };
     let open =

@@ -160,6 +160,8 @@ pub fn facts(port: &Arc<Port>, address: SocketAddr, learnt: Option<&Learnt>) -> 
         certificate: learnt.and_then(|l| l.certificate.clone()),
         path: learnt.and_then(|l| l.path.clone()),
         subprotocol: learnt.and_then(|l| l.subprotocol.clone()),
+        psk: None,
+        client_id: None,
         is_direct,
     }
 }

@@ -7,21 +7,20 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use gateway::{Close, Drop, Facts, Gateway, Instant, Now, Outbox, Peer, Stop};
-use hashbrown::HashMap;
+use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use router::Signal;
-use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
-use crate::client::{Client, Rate};
 use crate::house::{House, Port};
 use crate::listen::canonical;
 use crate::mailbox::Mail;
 use crate::perform::{Desk, Peers};
+use table::Table;
+
+mod table;
 
 /// Bytes of one receive buffer: a coalesced batch of the kernel fits.
 const BUFFER: usize = 64 << 10;
@@ -29,97 +28,6 @@ const BUFFER: usize = 64 << 10;
 const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 /// Batches received before mail and timers have their turn.
 const BATCHES: usize = 16;
-
-struct Entry {
-    address: SocketAddr,
-    /// Which of this machine's addresses the peer writes to.
-    local: Option<IpAddr>,
-    generation: u32,
-    client: Client,
-    is_ready: bool,
-}
-
-/// The peers of one socket.
-struct Table {
-    port: Arc<Port>,
-    entries: Slab<Entry>,
-    by_address: HashMap<SocketAddr, u32>,
-    generation: u32,
-    ready: Vec<u32>,
-    closing: Vec<(Peer, Close)>,
-}
-
-impl Table {
-    fn entry(&mut self, peer: Peer) -> Option<&mut Entry> {
-        self.entries.get_mut(peer.slot as usize).filter(|e| e.generation == peer.generation)
-    }
-
-    fn peek(&self, peer: Peer) -> Option<&Entry> {
-        self.entries.get(peer.slot as usize).filter(|e| e.generation == peer.generation)
-    }
-
-    fn add(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
-        if self.entries.len() >= self.port.setup.max_connections {
-            return None;
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let mut client = Client::default();
-        if let Some(rate) = Rate::new(now.instant, self.port.setup.message_rate, self.port.setup.byte_rate) {
-            client.extra().rate = Some(rate);
-        }
-        let entry = Entry { address, local, generation: self.generation, client, is_ready: false };
-        let slot = self.entries.insert(entry) as u32;
-        self.by_address.insert(address, slot);
-        self.port.open.fetch_add(1, Ordering::Relaxed);
-        Some(Peer { slot, generation: self.generation })
-    }
-
-    fn remove(&mut self, peer: Peer) {
-        if self.peek(peer).is_some() {
-            let entry = self.entries.remove(peer.slot as usize);
-            self.by_address.remove(&entry.address);
-            self.port.open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Peers for Table {
-    fn client(&mut self, peer: Peer) -> Option<&mut Client> {
-        self.entry(peer).map(|e| &mut e.client)
-    }
-
-    fn facts(&self, peer: Peer) -> Option<Facts> {
-        let entry = self.peek(peer)?;
-        Some(Facts {
-            address: canonical(entry.address),
-            listener: self.port.facts.clone(),
-            transport: self.port.transport(true),
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            is_direct: true,
-        })
-    }
-
-    fn port(&self, peer: Peer) -> Option<&Arc<Port>> {
-        self.peek(peer).map(|_| &self.port)
-    }
-
-    fn close(&mut self, peer: Peer, why: Close) {
-        self.closing.push((peer, why));
-    }
-
-    fn ready(&mut self, peer: Peer) {
-        if let Some(entry) = self.entry(peer)
-            && !entry.is_ready
-        {
-            entry.is_ready = true;
-            self.ready.push(peer.slot);
-        }
-    }
-
-    fn replied(&mut self, _: Peer) {}
-}
 
 /// See the module.
 struct Datagrams {
@@ -142,14 +50,7 @@ pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocke
     )]
     let socket = AsyncFd::new(socket)?;
     let machine = port.factory.build();
-    let table = Table {
-        port,
-        entries: Slab::new(),
-        by_address: HashMap::new(),
-        generation: 0,
-        ready: Vec::new(),
-        closing: Vec::new(),
-    };
+    let table = Table::new(port);
     let out = Outbox { is_framed: true, ..Outbox::default() };
     let desk = Desk::new(house.clone(), id);
     let mut driver =
@@ -216,22 +117,23 @@ impl Datagrams {
 
     fn datagram(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
         self.desk.tally.bytes_in(bytes.len());
-        let known = self.table.by_address.get(&address).copied();
-        let peer = match known.and_then(|slot| Some((slot, self.table.entries.get_mut(slot as usize)?))) {
-            Some((slot, entry)) => {
-                entry.local = local;
-                Peer { slot, generation: entry.generation }
-            }
-            None => {
-                let Some(peer) = self.table.add(now, address, local) else {
-                    return self.desk.house.metrics.dropped(Drop::PeersFull);
-                };
-                if let Some(facts) = self.table.facts(peer) {
-                    self.machine.opened(now, peer, &facts, &mut self.out);
-                }
-                peer
-            }
+        let Some(peer) =
+            self.table.heard(address, local, bytes.len()).or_else(|| self.open(now, address, local))
+        else {
+            return self.desk.house.metrics.dropped(Drop::PeersFull);
         };
+        self.input(now, peer, bytes);
+    }
+
+    fn open(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
+        let peer = self.table.add(now, address, local)?;
+        if let Some(facts) = self.table.facts(peer) {
+            self.machine.opened(now, peer, &facts, &mut self.out);
+        }
+        Some(peer)
+    }
+
+    fn input(&mut self, now: Now, peer: Peer, bytes: &[u8]) {
         let Some(client) = self.table.client(peer) else { return };
         if client.rest(now.instant).is_some() {
             return self.desk.house.metrics.dropped(Drop::RateLimited);
@@ -260,25 +162,20 @@ impl Datagrams {
             Mail::Describe(peer, answer) => {
                 let Some(entry) = self.table.peek(peer) else { return };
                 let mut into = Vec::new();
-                Desk::describe(&entry.client, canonical(entry.address), &self.table.port, &mut into);
+                Desk::describe(&entry.client, canonical(entry.way.0), &self.table.port, &mut into);
                 self.machine.describe(peer, &mut into);
                 // Who asked may have gone.
                 let _ = answer.send(into);
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
-                for (_, entry) in &mut self.table.entries {
-                    entry.client.regrant(&self.desk.house.auth, entry.address);
+                for entry in self.table.entries() {
+                    entry.client.regrant(&self.desk.house.auth, entry.way.0);
                 }
             }
             Mail::ShutDown => {
                 self.is_stopping = true;
-                let peers: Vec<Peer> = self
-                    .table
-                    .entries
-                    .iter()
-                    .map(|(slot, e)| Peer { slot: slot as u32, generation: e.generation })
-                    .collect();
+                let peers: Vec<Peer> = self.table.peers().collect();
                 for peer in peers {
                     self.stop(now, peer, Stop::ShuttingDown);
                 }
@@ -347,9 +244,7 @@ impl Datagrams {
     }
 
     fn drain(&mut self, now: Now, slot: u32) {
-        let Some(entry) = self.table.entries.get_mut(slot as usize) else { return };
-        entry.is_ready = false;
-        let peer = Peer { slot, generation: entry.generation };
+        let Some((peer, entry)) = self.table.take_ready(slot) else { return };
         if entry.client.is_opening {
             return;
         }
@@ -388,18 +283,20 @@ impl Datagrams {
     }
 
     fn send(&mut self) {
-        for (peer, contents) in self.out.messages() {
-            let Some(entry) = self.table.peek(peer) else { continue };
-            let (destination, src_ip) = (entry.address, entry.local);
-            let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
-            match self.state.try_send(self.socket.get_ref().into(), &transmit) {
-                Ok(()) => self.desk.tally.bytes_out(contents.len()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.desk.house.metrics.dropped(Drop::SendBufferFull);
-                }
-                Err(error) => {
-                    tracing::trace!(%error, address = %destination, "cannot send");
-                    self.desk.house.metrics.dropped(Drop::SendBufferFull);
+        let (house, socket) = (&self.desk.house, self.socket.get_ref());
+        for (frame, contents) in self.out.messages() {
+            let Some(ways) = self.table.ways(frame.peer, frame.is_probe, contents.len()) else { continue };
+            for (destination, src_ip) in ways.into_iter().flatten() {
+                let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+                match self.state.try_send(socket.into(), &transmit) {
+                    Ok(()) => self.desk.tally.bytes_out(contents.len()),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        house.metrics.dropped(Drop::SendBufferFull);
+                    }
+                    Err(error) => {
+                        tracing::trace!(%error, address = %destination, "cannot send");
+                        house.metrics.dropped(Drop::SendBufferFull);
+                    }
                 }
             }
         }

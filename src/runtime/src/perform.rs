@@ -8,7 +8,7 @@ use auth::{Attempt, Exchange, Grant, Step, Verdict};
 use bytes::Bytes;
 use gateway::{
     Action, Answer, Close, Connect, Connected, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message,
-    Now, Outbox, Peer, Publish, Qos, Refusal, Subscribe, Ticket,
+    Now, Outbox, Peer, Publish, Qos, Refusal, Subscribe, TOKEN, Ticket,
 };
 use router::{Attachment, Fast, Matches, Open, Post, Session};
 use store::Store;
@@ -33,6 +33,10 @@ pub trait Peers {
     fn ready(&mut self, peer: Peer);
     /// An answer was handed to the peer's machine.
     fn replied(&mut self, peer: Peer);
+    /// The second peer is the first, at another address. Streams do not move.
+    fn rebind(&mut self, _peer: Peer, _stranger: Peer) {}
+    /// What was sent to this address of the peer has arrived.
+    fn reached(&mut self, _peer: Peer, _address: SocketAddr) {}
 }
 
 /// What a driver carries from call to call.
@@ -292,6 +296,8 @@ impl Desk {
                     self.left(now, peers, peer, &session, Close::Goodbye);
                 }
             }
+            Action::Rebind(peer, stranger) => peers.rebind(peer, stranger),
+            Action::Reached(peer, address) => peers.reached(peer, address),
             Action::Close(peer, why) => peers.close(peer, why),
             Action::Drop(_, why) => self.house.metrics.dropped(why),
             Action::Trace(peer, direction, line) => self.trace(now, peers, peer, direction, line),
@@ -423,6 +429,13 @@ impl Desk {
             facts: &facts,
             rules: port.rules(),
         };
+        if let Some(token) = &connect.token {
+            let known = self.house.router.known(&port.facts.namespace, &connect.client_id, TOKEN);
+            return Some(match self.house.auth.resume(now, &attempt, token, known) {
+                Ok(grant) => self.admit(now, peers, peer, connect, grant),
+                Err(why) => self.refuse(peers, peer, why),
+            });
+        }
         if let Some((method, data)) = &connect.method {
             return Some(match self.house.auth.exchange(now, method, &attempt) {
                 Ok(exchange) => {
@@ -599,7 +612,15 @@ impl Desk {
             };
             self.announce(now, sys::connected(now, &self.house.node, &who, keep_alive));
         }
-        Answer::Connected(Box::new(Connected { client_id, session_present: opened.present, data: None }))
+        let facts = match (opened.present, connect.load) {
+            (false, _) | (_, "") => Vec::new(),
+            (true, prefix) => match self.house.router.load(&opened.session, prefix) {
+                Ok(facts) => facts,
+                Err(why) => return Answer::Refused(why),
+            },
+        };
+        let session_present = opened.present;
+        Answer::Connected(Box::new(Connected { client_id, session_present, data: None, facts }))
     }
 
     /// The conversation is over: ends its session's connection, with its will if it is still attached here.
@@ -775,6 +796,8 @@ fn empty_connect() -> Box<Connect> {
         protocol: "",
         keep_alive: 0,
         is_transient: true,
+        token: None,
+        load: "",
     })
 }
 

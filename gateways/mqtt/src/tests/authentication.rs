@@ -46,8 +46,12 @@ fn client_and_server_take_turns_until_connack() {
     assert_eq!(b.wire(), auth(0x18, &method(b"two")));
     assert_eq!(b.input(&auth(0x18, &method(b"three"))), Ok(Flow::Pause));
     assert!(matches!(&b.actions()[..], [Action::Exchange(_, _, data)] if &data[..] == b"three"));
-    let connected =
-        Connected { client_id: "c".into(), session_present: false, data: Some(b"four"[..].into()) };
+    let connected = Connected {
+        client_id: "c".into(),
+        session_present: false,
+        data: Some(b"four"[..].into()),
+        facts: Vec::new(),
+    };
     b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
     let wire = b.wire();
     assert_eq!((wire[0], wire[3]), (0x20, 0));

@@ -41,7 +41,8 @@ fn a_keep_alive_above_the_maximum_is_replaced_where_the_client_can_be_told() {
     let config = || Config { max_keep_alive: 30, ..Config::default() };
     let mut b = Bench::new(config());
     b.input(CONNECT_5).unwrap();
-    let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+    let connected =
+        Connected { client_id: "c".into(), session_present: false, data: None, facts: Vec::new() };
     b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
     assert!(b.wire().windows(3).any(|w| w == [0x13, 0, 30]));
     assert_eq!(b.machine.next_timeout(), Some((Instant::from_micros(46_000_000), "keep_alive")));
@@ -61,7 +62,8 @@ fn a_session_expiry_above_the_maximum_is_cut_and_told() {
     connect[1] += 5;
     b.input(&connect).unwrap();
     assert!(matches!(&b.actions()[..], [Action::Connect(_, _, c)] if c.expiry == Duration::from_secs(60)));
-    let connected = Connected { client_id: "c".into(), session_present: false, data: None };
+    let connected =
+        Connected { client_id: "c".into(), session_present: false, data: None, facts: Vec::new() };
     b.reply(ticket::new(ticket::CONNECT, 0), Answer::Connected(Box::new(connected)));
     assert!(b.wire().windows(5).any(|w| w == [0x11, 0, 0, 0, 60]));
 }

@@ -29,6 +29,8 @@ fn join(router: &Router, n: u32) -> (Arc<Session>, Attachment) {
         protocol: "MQTT 5.0",
         keep_alive: 0,
         is_transient: false,
+        token: None,
+        load: "",
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

@@ -49,6 +49,8 @@ pub(crate) fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect 
         protocol: "MQTT 5.0",
         keep_alive: 0,
         is_transient: false,
+        token: None,
+        load: "",
     }
 }
 

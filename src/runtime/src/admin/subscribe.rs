@@ -147,6 +147,8 @@ fn attach(house: &House, at: Attachment, subscribe: Subscribe) -> Result<Arc<Ses
         protocol: "admin",
         keep_alive: 0,
         is_transient: true,
+        token: None,
+        load: "",
     };
     let now = house.clock.now();
     // A namespace that no listener has: no client can take this session over.

@@ -1,0 +1,230 @@
+//! The peers of one datagram socket, and where they are.
+//!
+//! A peer is at one address. It may be heard from another one that it has proven nothing about yet: until it was reached
+//! there what it is sent goes to both, so that neither its move nor somebody else's trick costs it a message.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use gateway::{Close, Facts, Now, Peer};
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::client::{Client, Rate};
+use crate::house::Port;
+use crate::listen::canonical;
+use crate::perform::Peers;
+
+/// A way to a peer: its address, and which of this machine's addresses it writes to.
+pub(super) type Way = (SocketAddr, Option<IpAddr>);
+
+/// Bytes that may be sent to an address that was not proven although fewer came from there (RFC 9175, 2.4).
+const FREE: usize = 136;
+
+pub(super) struct Entry {
+    pub(super) way: Way,
+    /// Where the peer may have moved to.
+    moved: Option<Box<Moved>>,
+    generation: u32,
+    pub(super) client: Client,
+    is_ready: bool,
+}
+
+struct Moved {
+    way: Way,
+    received: usize,
+    sent: usize,
+}
+
+impl Moved {
+    /// Whether so much may be sent there; counts it if so.
+    fn spend(&mut self, bytes: usize) -> bool {
+        let may = self.sent + bytes <= FREE.max(3 * self.received);
+        if may {
+            self.sent += bytes;
+        }
+        may
+    }
+}
+
+/// See the module.
+pub(super) struct Table {
+    pub(super) port: Arc<Port>,
+    entries: Slab<Entry>,
+    by_address: HashMap<SocketAddr, u32>,
+    generation: u32,
+    /// Bytes of the datagram that is being served.
+    current: usize,
+    pub(super) ready: Vec<u32>,
+    pub(super) closing: Vec<(Peer, Close)>,
+}
+
+impl Table {
+    pub(super) fn new(port: Arc<Port>) -> Table {
+        Table {
+            port,
+            entries: Slab::new(),
+            by_address: HashMap::new(),
+            generation: 0,
+            current: 0,
+            ready: Vec::new(),
+            closing: Vec::new(),
+        }
+    }
+
+    pub(super) fn entry(&mut self, peer: Peer) -> Option<&mut Entry> {
+        self.entries.get_mut(peer.slot as usize).filter(|e| e.generation == peer.generation)
+    }
+
+    pub(super) fn peek(&self, peer: Peer) -> Option<&Entry> {
+        self.entries.get(peer.slot as usize).filter(|e| e.generation == peer.generation)
+    }
+
+    /// The peer that is, or may be, at this address.
+    pub(super) fn heard(&mut self, address: SocketAddr, local: Option<IpAddr>, bytes: usize) -> Option<Peer> {
+        self.current = bytes;
+        let slot = *self.by_address.get(&address)?;
+        let entry = self.entries.get_mut(slot as usize)?;
+        match &mut entry.moved {
+            Some(moved) if moved.way.0 == address => {
+                moved.way.1 = local;
+                moved.received += bytes;
+            }
+            _ => entry.way.1 = local,
+        }
+        Some(Peer { slot, generation: entry.generation })
+    }
+
+    pub(super) fn add(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
+        if self.entries.len() >= self.port.setup.max_connections {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let mut client = Client::default();
+        if let Some(rate) = Rate::new(now.instant, self.port.setup.message_rate, self.port.setup.byte_rate) {
+            client.extra().rate = Some(rate);
+        }
+        let way = (address, local);
+        let entry = Entry { way, moved: None, generation: self.generation, client, is_ready: false };
+        let slot = self.entries.insert(entry) as u32;
+        self.by_address.insert(address, slot);
+        self.port.open.fetch_add(1, Ordering::Relaxed);
+        Some(Peer { slot, generation: self.generation })
+    }
+
+    pub(super) fn remove(&mut self, peer: Peer) {
+        if self.peek(peer).is_some() {
+            let entry = self.entries.remove(peer.slot as usize);
+            self.forget(entry.way.0, peer.slot);
+            if let Some(moved) = entry.moved {
+                self.forget(moved.way.0, peer.slot);
+            }
+            self.port.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The address is not this slot's any more, if it was.
+    fn forget(&mut self, address: SocketAddr, slot: u32) {
+        if self.by_address.get(&address) == Some(&slot) {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// The peer was heard from another address.
+    pub(super) fn may_be_at(&mut self, peer: Peer, way: Way) {
+        let received = self.current;
+        let Some(entry) = self.entry(peer) else { return };
+        if entry.way.0 == way.0 {
+            return;
+        }
+        let old = entry.moved.replace(Box::new(Moved { way, received, sent: 0 }));
+        if let Some(old) = old.filter(|old| old.way.0 != way.0) {
+            self.forget(old.way.0, peer.slot);
+        }
+        self.by_address.insert(way.0, peer.slot);
+    }
+
+    /// Where a message of so many bytes for the peer goes: a probe to the address that is to be proven, everything else
+    /// to both, as far as the new one may be sent so much.
+    pub(super) fn ways(&mut self, peer: Peer, is_probe: bool, bytes: usize) -> Option<[Option<Way>; 2]> {
+        let entry = self.entry(peer)?;
+        let new = entry.moved.as_deref_mut().and_then(|m| m.spend(bytes).then_some(m.way));
+        Some([(!is_probe).then_some(entry.way), new])
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = Peer> {
+        self.entries.iter().map(|(slot, e)| Peer { slot: slot as u32, generation: e.generation })
+    }
+
+    pub(super) fn entries(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().map(|(_, e)| e)
+    }
+
+    /// The peer in this slot, which is not in the list of those to drain any more.
+    pub(super) fn take_ready(&mut self, slot: u32) -> Option<(Peer, &mut Entry)> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        entry.is_ready = false;
+        Some((Peer { slot, generation: entry.generation }, entry))
+    }
+}
+
+impl Peers for Table {
+    fn client(&mut self, peer: Peer) -> Option<&mut Client> {
+        self.entry(peer).map(|e| &mut e.client)
+    }
+
+    fn facts(&self, peer: Peer) -> Option<Facts> {
+        let entry = self.peek(peer)?;
+        Some(Facts {
+            address: canonical(entry.way.0),
+            listener: self.port.facts.clone(),
+            transport: self.port.transport(true),
+            certificate: None,
+            path: None,
+            subprotocol: None,
+            psk: None,
+            client_id: None,
+            is_direct: true,
+        })
+    }
+
+    fn port(&self, peer: Peer) -> Option<&Arc<Port>> {
+        self.peek(peer).map(|_| &self.port)
+    }
+
+    fn close(&mut self, peer: Peer, why: Close) {
+        self.closing.push((peer, why));
+    }
+
+    fn ready(&mut self, peer: Peer) {
+        if let Some(entry) = self.entry(peer)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push(peer.slot);
+        }
+    }
+
+    fn replied(&mut self, _: Peer) {}
+
+    fn rebind(&mut self, peer: Peer, stranger: Peer) {
+        if peer == stranger || self.peek(peer).is_none() {
+            return;
+        }
+        let Some(way) = self.peek(stranger).map(|e| e.way) else { return };
+        self.may_be_at(peer, way);
+        self.close(stranger, Close::Moved);
+    }
+
+    fn reached(&mut self, peer: Peer, address: SocketAddr) {
+        let Some(entry) = self.entry(peer) else { return };
+        let local = entry.moved.as_ref().filter(|m| m.way.0 == address).map_or(entry.way.1, |m| m.way.1);
+        let old = std::mem::replace(&mut entry.way, (address, local));
+        entry.moved.take_if(|m| m.way.0 == address);
+        if old.0 != address {
+            self.forget(old.0, peer.slot);
+            self.by_address.insert(address, peer.slot);
+        }
+    }
+}
