@@ -28,6 +28,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Keep-alive of a named session that asks for none.
     pub keep_alive: Duration,
+    /// How long the session of a credential, or a named one, outlives its client's silence.
+    pub session_expiry: Duration,
     /// Largest payload of one datagram in bytes.
     pub max_payload: usize,
     /// Requests of one peer remembered for de-duplication.
@@ -52,6 +54,7 @@ impl Default for Config {
             processing_delay: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(300),
             keep_alive: Duration::from_secs(300),
+            session_expiry: Duration::from_secs(7 * 86_400),
             max_payload: 1024,
             max_exchanges: 4_096,
             max_exchanges_total: 500_000,
@@ -75,6 +78,7 @@ impl Config {
             processing_delay: s.duration("processing_delay", d.processing_delay, ms..=Duration::from_secs(1)),
             idle_timeout: s.duration("idle_timeout", d.idle_timeout, Duration::from_secs(1)..=day),
             keep_alive: s.duration("keep_alive", d.keep_alive, Duration::from_secs(1)..=day),
+            session_expiry: s.duration("session_expiry", d.session_expiry, Duration::ZERO..=365 * day),
             max_payload: s.size("max_payload", d.max_payload, 64..=60_000),
             max_exchanges: s.number("max_exchanges", d.max_exchanges as u32, 4..=65_536) as usize,
             max_exchanges_total: s.number("max_exchanges_total", d.max_exchanges_total as u32, 4..=u32::MAX)

@@ -1,7 +1,8 @@
 //! What is kept of one peer: exchanges remembered for de-duplication, observations, and what waits to be acknowledged.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::{Filter, Instant};
@@ -38,6 +39,8 @@ pub(crate) struct Observation {
     pub(crate) identifier: u32,
     /// Sequence number of the last notification.
     pub(crate) sequence: u32,
+    /// Where sequence numbers go on after a restart.
+    pub(crate) reserved: u32,
     /// Notifications since the last Confirmable one.
     pub(crate) unconfirmed: u32,
     /// When the last Confirmable one was sent.
@@ -48,9 +51,25 @@ pub(crate) struct Observation {
 const SEQUENCE: u32 = 0xFF_FFFF;
 
 impl Observation {
+    /// One that nothing was sent for yet.
+    pub(crate) fn new(token: Token, filter: Filter, identifier: u32, now: Instant) -> Observation {
+        let (sequence, reserved, unconfirmed) = (1, 1, 0);
+        Observation { token, filter, identifier, sequence, reserved, unconfirmed, confirmed: now }
+    }
+
+    /// The sequence number so many later.
+    pub(crate) fn sequence_after(&self, count: u32) -> u32 {
+        self.sequence.wrapping_add(count) & SEQUENCE
+    }
+
+    /// Whether the next number is not reserved any more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.sequence_after(1) == self.reserved
+    }
+
     /// The number of one more notification.
     pub(crate) fn next_sequence(&mut self) -> u32 {
-        self.sequence = (self.sequence + 1) & SEQUENCE;
+        self.sequence = self.sequence_after(1);
         self.sequence
     }
 }
@@ -89,6 +108,8 @@ pub(crate) enum Step {
         /// Name and value to filter by.
         query: Option<(String, String)>,
     },
+    /// The token of a named session that is to be kept.
+    Token,
     /// Nothing is left to be done.
     Nothing,
 }
@@ -111,6 +132,20 @@ pub(crate) struct Conversation {
     pub(crate) next_keep_alive: Duration,
     /// While a session is being opened: there is one that goes on if that fails.
     pub(crate) goes_on: bool,
+    /// Its credential stands for this client id: every request from here is that client's.
+    pub(crate) credential: Option<Arc<str>>,
+    /// The session outlives its connection, and what it observes with it.
+    pub(crate) is_kept: bool,
+    /// A token that its client is told when it is kept.
+    pub(crate) shown: Option<String>,
+    /// Where the peer may be by now.
+    pub(crate) candidate: Option<SocketAddr>,
+    /// Message ids of probes, and where they went.
+    pub(crate) probes: Vec<(u16, SocketAddr)>,
+    /// The request whose answer may have been too much for an address that is not proven.
+    pub(crate) cut_short: Option<u16>,
+    /// The message in flight whose acknowledgement may come from another port.
+    pub(crate) claim: Option<(IpAddr, u16)>,
     /// Opened by POST /mqtt/connection, with this token.
     pub(crate) token: Option<String>,
     /// Of a named session.
@@ -152,6 +187,13 @@ impl Conversation {
             next: Identity::default(),
             next_keep_alive: keep_alive,
             goes_on: false,
+            credential: None,
+            is_kept: false,
+            shown: None,
+            candidate: None,
+            probes: Vec::new(),
+            cut_short: None,
+            claim: None,
             token: None,
             keep_alive,
             is_verified: false,

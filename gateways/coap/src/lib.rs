@@ -13,6 +13,8 @@ pub mod config;
 mod conversation;
 mod exchange;
 pub mod frame;
+mod identity;
+mod kept;
 mod observe;
 pub mod options;
 mod request;
@@ -21,12 +23,13 @@ mod session;
 mod transmission;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use gateway::{
     Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Flow, Gateway, Instant, Now,
-    Outbox, Peer, Refusal, Settle, Stop, Ticket,
+    Outbox, Peer, Refusal, Settle, Stop, Ticket, Transport,
 };
 
 pub use config::{Config, NotifyType};
@@ -64,6 +67,10 @@ pub struct Coap {
     random: Random,
     peers: HashMap<Peer, Box<Conversation>>,
     deadlines: Deadlines<Peer>,
+    /// Named sessions by client id, so that their tokens are recognised from any address.
+    named: HashMap<Box<str>, Peer>,
+    /// Messages of named sessions in flight, by host and message id.
+    claims: HashMap<(IpAddr, u16), Peer>,
     /// Exchanges remembered of all peers.
     remembered: usize,
     tickets: u64,
@@ -110,6 +117,8 @@ impl Coap {
             config,
             random,
             peers: HashMap::new(),
+            named: HashMap::new(),
+            claims: HashMap::new(),
             deadlines: Deadlines::default(),
             remembered: 0,
             tickets: 0,
@@ -176,6 +185,15 @@ impl Coap {
     }
 
     fn request(&mut self, now: Now, peer: Peer, request: Message, size: usize, out: &mut Outbox) {
+        if let Some(known) = self.find(peer, &request) {
+            self.rebind(now, known, peer, out);
+            self.exchange(now, known, request, size, out);
+            return self.schedule(known);
+        }
+        self.exchange(now, peer, request, size, out);
+    }
+
+    fn exchange(&mut self, now: Now, peer: Peer, request: Message, size: usize, out: &mut Outbox) {
         let (most, most_total) = (self.config.max_exchanges, self.config.max_exchanges_total);
         let Some(c) = self.peers.get_mut(&peer) else { return };
         self.remembered -= c.exchanges.forget_expired(now.instant);
@@ -256,6 +274,7 @@ impl Coap {
         message.payload = response.payload;
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
+        let size_of_answer = bytes.len();
         let is_too_much = is_open_to_spoofing && bytes.len() > (3 * size).max(136);
         if is_too_much {
             message.code = Code::UNAUTHORIZED;
@@ -274,6 +293,11 @@ impl Coap {
             if !is_separate {
                 exchange.answer = Some(bytes.into());
             }
+        }
+        let is_cut_short = c.candidate.is_some() && size_of_answer > (3 * size).max(136);
+        if is_cut_short {
+            c.cut_short = Some(id);
+            self.probe(peer, out);
         }
         if is_separate {
             self.enqueue(now, peer, Outgoing::new(message), out);
@@ -316,11 +340,15 @@ fn describe(m: &Message) -> String {
 }
 
 impl Gateway for Coap {
-    fn opened(&mut self, now: Now, peer: Peer, facts: &Facts, _: &mut Outbox) {
+    fn opened(&mut self, now: Now, peer: Peer, facts: &Facts, out: &mut Outbox) {
         // Message ids begin anywhere, so that answers of an earlier run are not taken for ours (RFC 7252, 4.4).
         let last_id = u16::from_be_bytes(self.random::<2>().unwrap_or_default());
-        let conversation = Conversation::new(now.instant, facts.address, last_id, self.config.keep_alive);
+        let mut conversation = Conversation::new(now.instant, facts.address, last_id, self.config.keep_alive);
+        conversation.credential.clone_from(&facts.client_id);
+        // A handshake has been there and back.
+        conversation.is_verified = facts.transport != Transport::Udp;
         self.peers.insert(peer, Box::new(conversation));
+        self.open_by_credential(peer, out);
         self.schedule(peer);
     }
 
@@ -329,6 +357,11 @@ impl Gateway for Coap {
         self.datagram(now, peer, &datagram, out);
         self.schedule(peer);
         Ok(Flow::Continue)
+    }
+
+    fn moved(&mut self, now: Now, peer: Peer, to: SocketAddr, out: &mut Outbox) {
+        self.may_be_at(now, peer, to, out);
+        self.schedule(peer);
     }
 
     fn deliver(&mut self, now: Now, peer: Peer, deliver: &Deliver<'_>, out: &mut Outbox) {
@@ -357,10 +390,16 @@ impl Gateway for Coap {
             Stop::TakenOver | Stop::Kicked => Code::UNAUTHORIZED,
             Stop::ShuttingDown | Stop::RateLimited | Stop::SlowPeer => Code::UNAVAILABLE,
         };
-        self.end_observations(peer, code, out);
+        // Those of a session that goes on, here or elsewhere, go on with it.
+        let goes_on = why != Stop::Kicked && self.peers.get(&peer).is_some_and(|c| c.is_kept);
+        if !goes_on {
+            self.end_observations(peer, code, out);
+        }
     }
 
     fn closed(&mut self, _: Now, peer: Peer, _: &mut Outbox) {
+        self.claim(peer, None);
+        self.forget_name(peer);
         if let Some(c) = self.peers.remove(&peer) {
             self.remembered -= c.exchanges.len();
             self.deadlines.cancel(c.scheduled, peer);

@@ -47,14 +47,9 @@ impl Coap {
             c.last_identifier = c.last_identifier % 268_435_455 + 1;
             c.last_identifier
         });
-        c.observations.push(Observation {
-            token,
-            filter: filter.clone(),
-            identifier,
-            sequence,
-            unconfirmed: 0,
-            confirmed: now.instant,
-        });
+        let mut observation = Observation::new(token, filter.clone(), identifier, now.instant);
+        observation.sequence = sequence;
+        c.observations.push(observation);
         let subscribe = Subscribe {
             filter: filter.clone(),
             qos,
@@ -66,6 +61,8 @@ impl Coap {
         };
         let ticket = self.ticket(peer, request.id, Step::Subscribe { token });
         out.act(Action::Subscribe(peer, ticket, vec![subscribe]));
+        // Before the first value is asked for: its answer comes when this is kept.
+        self.keep(peer, token, out);
         // Shared subscriptions begin with nothing (MQTT 5.0, 4.8.2).
         let is_wanted = wants_retained && filter.group().is_none();
         let limit = if filter.has_wildcard() { MAX_WAITING } else { 1 };
@@ -91,6 +88,7 @@ impl Coap {
         if let Some(c) = self.peers.get_mut(&peer) {
             c.observations.retain(|o| o.token != token);
         }
+        self.keep(peer, token, out);
         self.answer(now, peer, id, Response::error(code(why), "cannot be observed"), out);
     }
 
@@ -155,7 +153,9 @@ impl Coap {
                 out.act(Action::Settle(peer, id, Settle::Done));
             }
         }
-        if !c.observations.iter().any(|o| o.identifier == gone.identifier) {
+        let is_last = !c.observations.iter().any(|o| o.identifier == gone.identifier);
+        self.keep(peer, token, out);
+        if is_last {
             let ticket = self.ticket(peer, 0, Step::Nothing);
             out.act(Action::Unsubscribe(peer, ticket, vec![gone.filter]));
         }
@@ -179,6 +179,9 @@ impl Coap {
             }
             return;
         }
+        if self.peers.get(&peer).is_some_and(|c| c.candidate.is_some()) {
+            self.probe(peer, out);
+        }
         // A spoofed address would be sent more than was sent from it.
         if self.is_open_to_spoofing(peer) {
             self.ping(now, peer, out);
@@ -198,7 +201,7 @@ impl Coap {
         let notify_type = self.config.notify_type;
         let is_unproven = self.is_open_to_spoofing(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
-        let is_stranger = c.who.username.is_none();
+        let is_stranger = c.who.username.is_none() && c.credential.is_none();
         let id = c.next_id();
         let Some(o) = c.observation(token) else { return false };
         let wants = match notify_type {
@@ -230,6 +233,7 @@ impl Coap {
                 message.add_uint(OBSERVE, o.next_sequence());
             }
             c.remember(id, token);
+            self.keep_if_used_up(peer, token, out);
             self.send(peer, &message, out);
             return false;
         }

@@ -1,6 +1,7 @@
 //! Operations on topics, and how the router's answers become responses.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use gateway::topic::check_name;
 use gateway::{
@@ -9,6 +10,7 @@ use gateway::{
 
 use crate::conversation::{Phase, Step};
 use crate::frame::{Code, Message};
+use crate::kept::hex;
 use crate::options::{ACCEPT, CONTENT_FORMAT, MAX_AGE, content_format, content_type};
 use crate::request::{Identity, Operation};
 use crate::{Coap, Response, code};
@@ -55,12 +57,15 @@ impl Coap {
             }
             Operation::Heartbeat => self.answer(now, peer, id, Response::new(Code::CHANGED), out),
             Operation::Disconnect => {
-                out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
+                let expiry = Some(Duration::ZERO);
+                out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry }));
                 self.end_observations(peer, Code::UNAUTHORIZED, out);
+                self.forget_name(peer);
                 if let Some(c) = self.peers.get_mut(&peer) {
                     c.phase = Phase::Without;
                     c.token = None;
                     c.who = Identity::default();
+                    c.is_kept = false;
                 }
                 self.answer(now, peer, id, Response::new(Code::DELETED), out);
             }
@@ -70,8 +75,17 @@ impl Coap {
                 let ticket = self.ticket(peer, id, Step::Discover { query });
                 out.act(Action::Retained(peer, ticket, everything, limit));
             }
-            // Opened where sessions are; it never comes here.
-            Operation::Connect { .. } => self.answer(now, peer, id, Response::new(Code::INTERNAL), out),
+            // Its session is open by its credential: what it is given stands for that one, over other transports too.
+            Operation::Connect { .. } => match self.random::<16>() {
+                Some(token) => {
+                    let token = hex(&token);
+                    if let Some(c) = self.peers.get_mut(&peer) {
+                        c.shown = Some(token.clone());
+                    }
+                    self.keep_token(peer, id, &token, out);
+                }
+                None => self.answer(now, peer, id, Response::new(Code::UNAVAILABLE), out),
+            },
         }
     }
 
@@ -106,6 +120,10 @@ impl Coap {
             }
             (Step::Discover { query }, Answer::Retained(found)) => {
                 self.links(found.iter().map(|(topic, m)| (&**topic, m)), query.as_ref())
+            }
+            (Step::Token, Answer::Saved) => {
+                let token = self.peers.get_mut(&peer).and_then(|c| c.shown.take());
+                Response { payload: token.unwrap_or_default().into_bytes(), ..Response::new(Code::CREATED) }
             }
             (Step::Nothing, _) => return,
             (_, Answer::Refused(why)) => Response::error(code(why), "refused"),

@@ -1,5 +1,8 @@
-//! Whose session a request runs in: the client that its query names, the peer's own, or one opened by
-//! `POST /mqtt/connection` and held by its token.
+//! Whose session a request runs in: that of the credential which a handshake has proven, the client that its query names,
+//! the peer's own, or one opened by `POST /mqtt/connection` and held by its token.
+//!
+//! Sessions of credentials and named sessions outlive silence, other addresses and restarts of the gateway: their clients go
+//! on where they were. The others end with their conversation.
 //!
 //! Every request stands on what it says itself: one with other credentials than the open session's opens another, and
 //! one without the token of a named session is refused. Otherwise anybody who can write a source address could act as
@@ -11,7 +14,8 @@ use bytes::Bytes;
 use gateway::{Action, Answer, Connect, Now, Outbox, Peer};
 
 use crate::conversation::{Phase, Step};
-use crate::frame::{Code, Kind, Message};
+use crate::frame::{Code, Kind, Message, Token};
+use crate::kept::{FACTS, hex, proof};
 use crate::request::{Identity, Operation};
 use crate::{Coap, Response, code};
 
@@ -32,6 +36,22 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return Ok(()) };
         let busy = || Err(Response::error(Code::UNAVAILABLE, "a session is being opened"));
         let unauthorised = |text| Err(Response::error(Code::UNAUTHORIZED, text));
+        if let Some(credential) = &c.credential {
+            if who.client_id.as_deref().is_some_and(|id| *id != **credential) {
+                return unauthorised("the credential is another client's");
+            }
+            match c.phase {
+                Phase::Open => self.perform(now, peer, request, operation, out),
+                Phase::Opening if c.waiting.len() >= MAX_WAITING => return busy(),
+                phase => {
+                    c.waiting.push_back((request.id, operation, request));
+                    if phase == Phase::Without {
+                        self.open_by_credential(peer, out);
+                    }
+                }
+            }
+            return Ok(());
+        }
         if let Operation::Connect { keep_alive } = operation {
             if c.phase == Phase::Opening {
                 return busy();
@@ -42,10 +62,13 @@ impl Coap {
         if let Some(token) = &who.token {
             let is_theirs =
                 c.who.client_id == who.client_id && c.token.as_ref().is_some_and(|t| is_same(t, token));
-            if !is_theirs {
-                return unauthorised("client id and token do not belong to a session here");
+            if !is_theirs && who.client_id.as_deref().is_some_and(|id| self.named.contains_key(id)) {
+                return unauthorised("client id and token do not belong together");
             }
-            c.is_verified = true;
+            if !is_theirs {
+                return self.resume(peer, request, operation, who, out);
+            }
+            c.is_verified |= c.candidate.is_none();
             if c.phase == Phase::Opening {
                 return busy();
             }
@@ -78,6 +101,36 @@ impl Coap {
         Ok(())
     }
 
+    /// Goes on with a named session that was left at another address of this gateway, or before it was started again.
+    fn resume(
+        &mut self,
+        peer: Peer,
+        request: Message,
+        operation: Operation,
+        who: Identity,
+        out: &mut Outbox,
+    ) -> Result<(), Response> {
+        let Some(c) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let is_same = c.next.client_id == who.client_id && c.next.token == who.token;
+        if c.phase == Phase::Opening && (!is_same || c.waiting.len() >= MAX_WAITING) {
+            return Err(Response::error(Code::UNAVAILABLE, "a session is being opened"));
+        }
+        let (id, keep_alive) = (request.id, self.config.keep_alive);
+        let is_opening = c.phase == Phase::Opening;
+        c.waiting.push_back((id, operation, request));
+        if !is_opening {
+            self.open(peer, id, who, keep_alive, Step::Open, out);
+        }
+        Ok(())
+    }
+
+    /// Opens the session that the peer's credential stands for, if it has one.
+    pub(crate) fn open_by_credential(&mut self, peer: Peer, out: &mut Outbox) {
+        let Some(credential) = self.peers.get(&peer).and_then(|c| c.credential.clone()) else { return };
+        let who = Identity { client_id: Some((*credential).to_owned()), ..Identity::default() };
+        self.open(peer, 0, who, self.config.keep_alive, Step::Open, out);
+    }
+
     fn open(
         &mut self,
         peer: Peer,
@@ -87,10 +140,11 @@ impl Coap {
         step: Step,
         out: &mut Outbox,
     ) {
-        let is_named = matches!(step, Step::Connect);
+        let is_named = matches!(step, Step::Connect) || who.token.is_some();
         let Some(c) = self.peers.get_mut(&peer) else { return };
         c.goes_on = c.phase == Phase::Open;
         c.phase = Phase::Opening;
+        let is_kept = is_named || c.credential.is_some();
         let client_id = match &who.client_id {
             Some(id) => id.as_str().into(),
             None => format!("coap-{}-{}", c.address.ip(), c.address.port()).into(),
@@ -100,17 +154,18 @@ impl Coap {
             username: who.username.as_deref().map(Into::into),
             password: who.password.as_ref().map(|p| Bytes::copy_from_slice(p.as_bytes())),
             method: None,
-            clean_start: true,
-            expiry: Duration::ZERO,
+            // Who names a session anew has forgotten what it observed.
+            clean_start: !(c.credential.is_some() || who.token.is_some()),
+            expiry: if is_kept { self.config.session_expiry } else { Duration::ZERO },
             // NSTART (RFC 7252, 4.7).
             credit: 1,
             will: None,
             protocol: "CoAP",
             // A session that is not named has none: it ends when it is not used.
             keep_alive: if is_named { u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX) } else { 0 },
-            is_transient: !is_named,
-            token: None,
-            load: "",
+            is_transient: !is_kept,
+            token: who.token.as_deref().map(proof),
+            load: FACTS,
         };
         c.next = who;
         c.next_keep_alive = keep_alive;
@@ -128,30 +183,44 @@ impl Coap {
         answer: Answer,
         out: &mut Outbox,
     ) {
-        let refused = match answer {
+        let refused = match &answer {
             Answer::Connected(_) => None,
-            Answer::Refused(why) => Some(Response::error(code(why), "not let in")),
+            Answer::Refused(why) => Some(Response::error(code(*why), "not let in")),
             _ => Some(Response::new(Code::INTERNAL)),
         };
         if let Some(response) = refused {
             return self.not_let_in(now, peer, id, is_named, &response, out);
         }
-        // The driver has ended the session before.
-        self.end_observations(peer, Code::UNAUTHORIZED, out);
-        let token = if is_named { self.random::<16>() } else { None };
-        let token = token.map(|t| t.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        // The driver has ended the connection of the session before; one that is kept waits with all it has.
+        if self.peers.get(&peer).is_some_and(|c| c.is_kept) {
+            self.drop_observations(peer);
+        } else {
+            self.end_observations(peer, Code::UNAUTHORIZED, out);
+        }
+        self.forget_name(peer);
+        let fresh = if is_named { self.random::<16>().map(|t| hex(&t)) } else { None };
         let Some(c) = self.peers.get_mut(&peer) else { return };
         c.phase = Phase::Open;
         c.who = std::mem::take(&mut c.next);
         c.keep_alive = c.next_keep_alive;
-        c.token.clone_from(&token);
+        c.token = fresh.clone().or_else(|| c.who.token.take());
+        c.is_kept = !self.config.session_expiry.is_zero() && (c.token.is_some() || c.credential.is_some());
         let waiting = std::mem::take(&mut c.waiting);
-        if is_named {
-            let response = match token {
-                Some(token) => Response { payload: token.into_bytes(), ..Response::new(Code::CREATED) },
-                None => Response::new(Code::UNAVAILABLE),
-            };
-            self.answer(now, peer, id, response, out);
+        if let (Some(_), Some(client_id)) = (&c.token, &c.who.client_id) {
+            self.named.insert(client_id.as_str().into(), peer);
+        }
+        if let Answer::Connected(connected) = answer {
+            self.take_up(now, peer, &connected.facts);
+        }
+        match fresh {
+            Some(token) => {
+                self.keep_token(peer, id, &token, out);
+                if let Some(c) = self.peers.get_mut(&peer) {
+                    c.shown = Some(token);
+                }
+            }
+            None if is_named => self.answer(now, peer, id, Response::new(Code::UNAVAILABLE), out),
+            None => {}
         }
         for (_, operation, request) in waiting {
             self.perform(now, peer, request, operation, out);
@@ -185,10 +254,17 @@ impl Coap {
         }
     }
 
-    /// Ends all observations with an error, which tells their clients (RFC 7641, 4.2), and forgets deliveries of the
-    /// session that is gone.
-    pub(crate) fn end_observations(&mut self, peer: Peer, code: Code, out: &mut Outbox) {
-        let Some(c) = self.peers.get_mut(&peer) else { return };
+    /// The client's name is not this conversation's any more.
+    pub(crate) fn forget_name(&mut self, peer: Peer) {
+        let name = self.peers.get(&peer).and_then(|c| c.who.client_id.as_deref());
+        if let Some(name) = name.filter(|name| self.named.get(*name) == Some(&peer)) {
+            self.named.remove(name);
+        }
+    }
+
+    /// Forgets observations and what waits to be sent for them, without a word.
+    fn drop_observations(&mut self, peer: Peer) -> Vec<Token> {
+        let Some(c) = self.peers.get_mut(&peer) else { return Vec::new() };
         let tokens: Vec<_> = c.observations.drain(..).map(|o| o.token).collect();
         c.recent.clear();
         let mut index = 0;
@@ -198,7 +274,13 @@ impl Coap {
             (o.delivery, o.observation) = (None, None);
             is_kept
         });
-        for token in tokens {
+        tokens
+    }
+
+    /// Ends all observations with an error, which tells their clients (RFC 7641, 4.2), and forgets deliveries of the
+    /// session that is gone.
+    pub(crate) fn end_observations(&mut self, peer: Peer, code: Code, out: &mut Outbox) {
+        for token in self.drop_observations(peer) {
             let Some(id) = self.peers.get_mut(&peer).map(|c| c.next_id()) else { return };
             let message = Message { code, token, ..Message::empty(Kind::Non, id) };
             self.send(peer, &message, out);
@@ -207,6 +289,6 @@ impl Coap {
 }
 
 /// Compares without telling by the time it takes how much was right.
-fn is_same(a: &str, b: &str) -> bool {
+pub(crate) fn is_same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }

@@ -1,3 +1,4 @@
+mod identity;
 mod link;
 
 use std::time::Duration;
@@ -24,6 +25,13 @@ struct Bench {
     refusal: Option<Refusal>,
     /// Publications are not answered while this is set; their tickets.
     held: Option<Vec<Ticket>>,
+    /// What is kept with the session.
+    kept: std::collections::BTreeMap<Box<str>, bytes::Bytes>,
+    connects: Vec<gateway::Connect>,
+    rebound: Vec<(Peer, Peer)>,
+    reached: Vec<SocketAddr>,
+    /// What was sent to the address that is to be proven alone.
+    probes: Vec<Message>,
 }
 
 fn bench() -> Bench {
@@ -31,6 +39,26 @@ fn bench() -> Bench {
 }
 
 fn bench_at(address: &str) -> Bench {
+    bench_with(address, None)
+}
+
+fn facts(address: &str, client_id: Option<&str>) -> Facts {
+    let listener =
+        Listener { name: "udp".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
+    Facts {
+        address: address.parse().unwrap(),
+        listener: Arc::new(listener),
+        transport: if client_id.is_some() { Transport::Dtls } else { Transport::Udp },
+        certificate: None,
+        path: None,
+        subprotocol: None,
+        psk: client_id.map(Into::into),
+        client_id: client_id.map(Into::into),
+        is_direct: true,
+    }
+}
+
+fn bench_with(address: &str, client_id: Option<&str>) -> Bench {
     let random: Random = Arc::new(|b| {
         b.fill(7);
         true
@@ -38,21 +66,8 @@ fn bench_at(address: &str) -> Bench {
     let mut machine = Coap::new(Arc::new(Config::default()), random);
     let (now, mut out) = (Now::from_micros(1_000_000), Outbox { is_framed: true, ..Outbox::default() });
     let peer = Peer { slot: 1, generation: 1 };
-    let listener =
-        Listener { name: "udp".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
-    let facts = Facts {
-        address: address.parse().unwrap(),
-        listener: Arc::new(listener),
-        transport: Transport::Udp,
-        certificate: None,
-        path: None,
-        subprotocol: None,
-        psk: None,
-        client_id: None,
-        is_direct: true,
-    };
-    machine.opened(now, peer, &facts, &mut out);
-    Bench {
+    machine.opened(now, peer, &facts(address, client_id), &mut out);
+    let mut bench = Bench {
         machine,
         now,
         out,
@@ -65,7 +80,14 @@ fn bench_at(address: &str) -> Bench {
         identifier: 0,
         refusal: None,
         held: None,
-    }
+        kept: Default::default(),
+        connects: vec![],
+        rebound: vec![],
+        reached: vec![],
+        probes: vec![],
+    };
+    bench.run();
+    bench
 }
 
 impl Bench {
@@ -109,20 +131,38 @@ impl Bench {
     fn run(&mut self) -> Vec<Message> {
         while !self.out.actions.is_empty() {
             for action in std::mem::take(&mut self.out.actions) {
-                let (ticket, answer) = match action {
-                    Action::Connect(_, t, _) if self.refusal.is_some() => {
-                        (t, Answer::Refused(self.refusal.unwrap()))
+                let (peer, ticket, answer) = match action {
+                    Action::Connect(p, t, _) if self.refusal.is_some() => {
+                        (p, t, Answer::Refused(self.refusal.unwrap()))
                     }
-                    Action::Connect(_, t, c) => {
+                    Action::Connect(p, t, c)
+                        if c.token.is_some() && c.token.as_ref() != self.kept.get("token") =>
+                    {
+                        (p, t, Answer::Refused(Refusal::BadCredentials))
+                    }
+                    Action::Disconnect(_, how) => {
+                        if how.expiry == Some(Duration::ZERO) {
+                            self.kept.clear();
+                        }
+                        continue;
+                    }
+                    Action::Connect(p, t, c) => {
+                        self.connects.push((*c).clone());
                         let connected = Connected {
                             client_id: c.client_id,
-                            session_present: false,
+                            session_present: !c.clean_start,
                             data: None,
-                            facts: Vec::new(),
+                            facts: match c.clean_start {
+                                true => vec![],
+                                false => {
+                                    let named = self.kept.iter().filter(|(n, _)| n.starts_with(c.load));
+                                    named.map(|(n, v)| (n.clone(), v.clone())).collect()
+                                }
+                            },
                         };
-                        (t, Answer::Connected(Box::new(connected)))
+                        (p, t, Answer::Connected(Box::new(connected)))
                     }
-                    Action::Publish(_, p) => {
+                    Action::Publish(peer, p) => {
                         let m = p.message;
                         self.published.push((
                             m.topic().to_owned(),
@@ -134,17 +174,32 @@ impl Bench {
                             held.push(p.ticket.unwrap());
                             continue;
                         }
-                        (p.ticket.unwrap(), Answer::Published(1))
+                        (peer, p.ticket.unwrap(), Answer::Published(1))
                     }
-                    Action::Subscribe(_, t, list) => {
+                    Action::Subscribe(p, t, list) => {
                         self.identifier = list[0].identifier;
-                        (t, Answer::Subscribed(vec![Ok(list[0].qos)]))
+                        (p, t, Answer::Subscribed(vec![Ok(list[0].qos)]))
                     }
-                    Action::Unsubscribe(_, t, _) => {
+                    Action::Unsubscribe(p, t, _) => {
                         self.unsubscribed += 1;
-                        (t, Answer::Unsubscribed(vec![Ok(true)]))
+                        (p, t, Answer::Unsubscribed(vec![Ok(true)]))
                     }
-                    Action::Retained(_, t, ..) => (t, Answer::Retained(self.retained.clone())),
+                    Action::Retained(p, t, ..) => (p, t, Answer::Retained(self.retained.clone())),
+                    Action::Save(p, t, name, value) => {
+                        match value {
+                            Some(value) => self.kept.insert(name, value),
+                            None => self.kept.remove(&name),
+                        };
+                        (p, t, Answer::Saved)
+                    }
+                    Action::Rebind(peer, stranger) => {
+                        self.rebound.push((peer, stranger));
+                        continue;
+                    }
+                    Action::Reached(_, address) => {
+                        self.reached.push(address);
+                        continue;
+                    }
                     Action::Settle(_, id, how) => {
                         self.settled.push((id, how));
                         continue;
@@ -155,10 +210,14 @@ impl Bench {
                     }
                     _ => continue,
                 };
-                self.machine.reply(self.now, self.peer, ticket, answer, &mut self.out);
+                self.machine.reply(self.now, peer, ticket, answer, &mut self.out);
             }
         }
-        let sent = self.out.messages().map(|(_, bytes)| Message::decode(bytes).unwrap()).collect();
+        let mut sent = Vec::new();
+        for (frame, bytes) in self.out.messages() {
+            let message = Message::decode(bytes).unwrap();
+            if frame.is_probe { &mut self.probes } else { &mut sent }.push(message);
+        }
         self.out.clear();
         sent
     }

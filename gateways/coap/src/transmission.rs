@@ -83,10 +83,16 @@ impl Coap {
         first.timeout = timeout;
         first.due = now.instant + timeout;
         // Numbered when it leaves: what waited is not taken for older than what went past it (RFC 7641, 3.4).
-        if let Some(o) = observations.iter_mut().find(|o| Some(o.token) == first.observation) {
+        let observation = observations.iter_mut().find(|o| Some(o.token) == first.observation);
+        let token = observation.map(|o| {
             first.message.add_uint(OBSERVE, o.next_sequence());
-        }
+            o.token
+        });
         let message = first.message.clone();
+        if let Some(token) = token {
+            self.keep_if_used_up(peer, token, out);
+        }
+        self.claim(peer, Some(message.id));
         self.send(peer, &message, out);
     }
 
@@ -94,6 +100,8 @@ impl Coap {
     fn finish(&mut self, now: Now, peer: Peer, how: Settle, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(done) = c.outgoing.pop_front() else { return };
+        self.claim(peer, None);
+        let Some(c) = self.peers.get(&peer) else { return };
         // A delivery that became several notifications is settled with the last of them.
         if let Some(id) = done.delivery
             && !c.outgoing.iter().any(|o| o.delivery == Some(id))
@@ -121,16 +129,25 @@ impl Coap {
     /// An acknowledgement came.
     pub(crate) fn acknowledged(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        if c.outgoing.front().is_none_or(|o| o.message.id != id) {
-            return out.act(Action::Drop(peer, Drop::Unexpected));
+        if c.outgoing.front().is_some_and(|o| o.message.id == id) {
+            // Only who receives at this address knows the message id; while the peer may be elsewhere it went to both.
+            c.is_verified |= c.candidate.is_none();
+            return self.finish(now, peer, Settle::Done, out);
         }
-        // Only who receives at this address knows the message id.
-        c.is_verified = true;
-        self.finish(now, peer, Settle::Done, out);
+        match self.claimed(peer, id) {
+            Some(moved) => {
+                self.finish(now, moved, Settle::Done, out);
+                self.schedule(moved);
+            }
+            None => out.act(Action::Drop(peer, Drop::Unexpected)),
+        }
     }
 
     /// A Reset to a notification cancels its observation (RFC 7641, 3.6); one to a ping is its answer.
     pub(crate) fn reset(&mut self, now: Now, peer: Peer, id: u16, out: &mut Outbox) {
+        if self.is_reached(now, peer, id, out) {
+            return;
+        }
         let Some(c) = self.peers.get_mut(&peer) else { return };
         match c.outgoing.front() {
             Some(first) if first.message.id == id && first.is_ping() => {
@@ -170,6 +187,7 @@ impl Coap {
         first.due = now.instant + first.timeout;
         let message = first.message.clone();
         self.send(peer, &message, out);
+        self.probe(peer, out);
     }
 
     /// The answer takes longer: it follows in a message of its own (RFC 7252, 5.2.2).

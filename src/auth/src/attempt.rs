@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gateway::config::{Mistake, Place};
-use gateway::{Facts, Now, Refusal};
+use gateway::{Facts, Now, Refusal, Transport};
 use parking_lot::RwLock;
 
 use crate::acl::{Acl, Identity};
@@ -154,7 +154,10 @@ impl Auth {
         }
         let outcome = self.outcome(now, attempt, state);
         if !kept.is_some_and(|kept| is_same(kept.as_ref(), token)) {
-            outcome.failed(None);
+            // Anybody can write the address of a datagram: it is nobody's failure.
+            if attempt.facts.transport != Transport::Udp {
+                outcome.failed(None);
+            }
             return Err(Refusal::BadCredentials);
         }
         let users = &outcome.state.users;

@@ -1,0 +1,229 @@
+//! Clients that come from another address, and go on after silence.
+
+use super::*;
+
+const ELSEWHERE: &str = "192.0.2.9:1000";
+
+/// A machine whose peer has the credential of client `d`.
+fn proven() -> Bench {
+    bench_with("192.0.2.1:9", Some("d"))
+}
+
+impl Bench {
+    fn moves(&mut self, to: &str) -> Vec<Message> {
+        self.machine.moved(self.now, self.peer, to.parse().unwrap(), &mut self.out);
+        self.run()
+    }
+
+    /// What another peer of the same socket sends brings.
+    fn stranger(&mut self, slot: u32, address: &str, message: &Message) -> Vec<Message> {
+        let stranger = Peer { slot, generation: 1 };
+        self.machine.opened(self.now, stranger, &facts(address, None), &mut self.out);
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.machine.input(self.now, stranger, &mut BytesMut::from(&bytes[..]), &mut self.out).unwrap();
+        self.run()
+    }
+
+    fn named(&mut self) -> String {
+        let sent =
+            self.send(&request(Kind::Con, Code::POST, 1, &["mqtt", "connection"], &["c=d", "keepalive=600"]));
+        assert_eq!(sent[0].code, Code::CREATED);
+        String::from_utf8(sent[0].payload.clone()).unwrap()
+    }
+}
+
+#[test]
+fn a_credential_opens_its_session_before_anything_is_asked() {
+    let mut b = proven();
+    assert_eq!((&*b.connects[0].client_id, b.connects[0].clean_start, b.connects.len()), ("d", false, 1));
+    assert!(b.connects[0].expiry > Duration::from_secs(86_400));
+    let sent = b.send(&request(Kind::Con, Code::PUT, 1, &["ps", "a"], &[]));
+    assert_eq!((sent[0].code, b.connects.len()), (Code::CHANGED, 1));
+    let sent = b.send(&request(Kind::Con, Code::PUT, 2, &["ps", "a"], &["c=other"]));
+    assert_eq!(sent[0].code, Code::UNAUTHORIZED);
+}
+
+#[test]
+fn what_was_observed_goes_on_in_a_later_conversation_with_higher_numbers() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    let last = b.deliver_to("a", Qos::AtMostOnce, b"1")[0].uint(OBSERVE).unwrap();
+    let (kept, identifier) = (b.kept.clone(), b.identifier);
+
+    let mut b = proven();
+    b.kept = kept;
+    b.machine.closed(b.now, b.peer, &mut b.out);
+    b.machine.opened(b.now, b.peer, &facts("192.0.2.1:77", Some("d")), &mut b.out);
+    b.run();
+    b.identifier = identifier;
+    let sent = b.deliver_to("a", Qos::AtMostOnce, b"2");
+    assert_eq!((sent[0].token, &sent[0].payload[..]), (Token::new(&[1]), &b"2"[..]));
+    assert!(sent[0].uint(OBSERVE).unwrap() > last);
+}
+
+#[test]
+fn an_observation_that_ended_does_not_come_back() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    assert_eq!(b.kept.len(), 1);
+    let mut stop = request(Kind::Con, Code::GET, 2, &["ps", "a"], &[]);
+    stop.token = Token::new(&[1]);
+    stop.add_uint(OBSERVE, 1);
+    b.send(&stop);
+    assert!(b.kept.is_empty() && b.unsubscribed == 1);
+}
+
+#[test]
+fn sequence_numbers_are_reserved_before_they_are_used() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    for _ in 0..3000 {
+        let sent = b.deliver_to("a", Qos::AtMostOnce, b"x");
+        let kept = b.kept.values().next().unwrap();
+        let reserved = u32::from_be_bytes(kept[1..5].try_into().unwrap());
+        assert!(sent[0].uint(OBSERVE).unwrap() < reserved);
+    }
+}
+
+#[test]
+fn a_moved_peer_is_probed_when_there_is_something_to_tell_and_is_there_when_it_answers() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.moves(ELSEWHERE);
+    assert!(b.probes.is_empty(), "a request costs no probe");
+    let sent = b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    assert_eq!((sent.len(), b.probes.len()), (1, 1));
+    let probe = b.probes.remove(0);
+    assert_eq!((probe.kind, probe.code), (Kind::Con, Code::EMPTY));
+    // To the notification it may have answered from where it was.
+    b.send(&Message::empty(Kind::Ack, sent[0].id));
+    assert!(b.reached.is_empty());
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert_eq!(b.reached, [ELSEWHERE.parse().unwrap()]);
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert_eq!(b.reached.len(), 1);
+}
+
+#[test]
+fn an_answer_to_a_probe_proves_the_address_that_it_was_sent_to() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.moves(ELSEWHERE);
+    b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    b.moves("192.0.2.10:2000");
+    let probe = b.probes.remove(0);
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert_eq!(b.reached, [ELSEWHERE.parse().unwrap()]);
+    let probe = b.probes.pop().unwrap();
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert_eq!(b.reached[1], "192.0.2.10:2000".parse().unwrap());
+}
+
+#[test]
+fn an_answer_too_large_for_an_unproven_address_is_sent_again_when_it_is_proven() {
+    let mut b = proven();
+    b.retained = vec![("a".into(), Published::new(b.now, "a", &[b'x'; 500]))];
+    b.moves(ELSEWHERE);
+    let first = b.send(&request(Kind::Con, Code::GET, 1, &["ps", "a"], &[]));
+    assert_eq!(b.probes.len(), 1);
+    let probe = b.probes.remove(0);
+    assert_eq!(b.send(&Message::empty(Kind::Rst, probe.id)), first);
+}
+
+#[test]
+fn a_token_from_another_address_is_the_same_client_with_its_exchanges() {
+    let mut b = bench_at("192.0.2.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let put = request(Kind::Con, Code::PUT, 7, &["ps", "a"], &query);
+    b.send(&put);
+    assert_eq!(b.published.len(), 1);
+    // The same message again, through another port: it is not published again.
+    let sent = b.stranger(2, ELSEWHERE, &put);
+    assert_eq!((b.published.len(), sent[0].code, sent[0].id), (1, Code::CHANGED, 7));
+    assert_eq!(b.rebound, [(b.peer, Peer { slot: 2, generation: 1 })]);
+    let next = request(Kind::Con, Code::PUT, 8, &["ps", "a"], &query);
+    b.stranger(3, "192.0.2.1:10", &next);
+    assert_eq!((b.published.len(), b.connects.len()), (2, 1));
+}
+
+#[test]
+fn a_wrong_token_moves_nobody() {
+    let mut b = bench_at("192.0.2.1:9");
+    b.named();
+    let sent = b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 7, &["ps", "a"], &["c=d", "t=guess"]));
+    assert_eq!((sent[0].code, b.rebound.len(), b.published.len()), (Code::UNAUTHORIZED, 0, 0));
+}
+
+#[test]
+fn a_token_opens_the_session_that_was_left_before_a_restart() {
+    let mut b = bench_at("192.0.2.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
+    look.add_uint(OBSERVE, 0);
+    b.send(&look);
+    let (kept, identifier) = (b.kept.clone(), b.identifier);
+    assert!(!kept.values().any(|v| v.windows(8).any(|w| w == &token.as_bytes()[..8])), "kept as it is");
+
+    let mut b = bench_at(ELSEWHERE);
+    b.kept = kept;
+    let sent = b.send(&request(Kind::Con, Code::PUT, 3, &["mqtt", "connection"], &query));
+    assert_eq!(sent[0].code, Code::CHANGED);
+    let connect = &b.connects[0];
+    assert_eq!((connect.clean_start, connect.token.as_ref()), (false, b.kept.get("token")));
+    b.identifier = identifier;
+    // A ping first: nothing was heard back from this address yet.
+    let sent = b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    assert_eq!((sent.len(), sent[0].code), (1, Code::EMPTY));
+    assert_eq!(b.send(&Message::empty(Kind::Rst, sent[0].id))[0].token, Token::new(&[2]));
+    // Its keep-alive is what it was: 600 s.
+    b.pass(890);
+    assert!(b.closed.is_empty());
+    b.pass(20);
+    assert_eq!(b.closed, [Close::KeepAlive]);
+}
+
+#[test]
+fn an_acknowledgement_from_another_port_of_the_same_host_counts_for_a_named_session() {
+    let mut b = bench_at("192.0.2.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
+    look.add_uint(OBSERVE, 0);
+    b.send(&look);
+    let sent = b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    b.stranger(2, "192.0.2.77:10", &Message::empty(Kind::Ack, sent[0].id));
+    assert!(b.settled.is_empty(), "another host");
+    b.stranger(3, "192.0.2.1:10", &Message::empty(Kind::Ack, sent[0].id));
+    assert_eq!(b.settled, [(DeliveryId(1), Settle::Done)]);
+    b.stranger(4, "192.0.2.1:11", &Message::empty(Kind::Ack, sent[0].id));
+    assert_eq!(b.settled.len(), 1);
+}
+
+#[test]
+fn a_gateway_that_stops_leaves_kept_observations_standing() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.machine.stop(b.now, b.peer, Stop::ShuttingDown, &mut b.out);
+    assert!(b.run().is_empty() && b.kept.len() == 1);
+    let mut b = bench();
+    b.send(&observe(1, &["ps", "a"]));
+    b.machine.stop(b.now, b.peer, Stop::ShuttingDown, &mut b.out);
+    assert_eq!(b.run()[0].code, Code::UNAVAILABLE);
+}
+
+#[test]
+fn a_deleted_connection_ends_its_session_for_good() {
+    let mut b = bench_at("192.0.2.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    b.send(&request(Kind::Con, Code::DELETE, 2, &["mqtt", "connection"], &query));
+    let sent = b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 3, &["mqtt", "connection"], &query));
+    assert_eq!((sent[0].code, b.rebound.len()), (Code::UNAUTHORIZED, 0));
+}
