@@ -344,3 +344,24 @@ fn scram_failures_count_towards_a_ban() {
     let refused = world.auth.exchange(NOW, "SCRAM-SHA-256", &Who::far().attempt()).unwrap_err();
     assert_eq!(refused, Refusal::Banned);
 }
+
+#[test]
+fn what_was_kept_with_a_session_opens_it_for_its_owner_and_nobody_else() {
+    let world = World::new(&[("ada", "pw")], "");
+    let resume = |who: &Who, token: &[u8], known: Option<(&[u8], Option<&str>)>| {
+        let known = known.map(|(kept, owner)| (kept, owner.map(Arc::from)));
+        world.auth.resume(NOW, &who.attempt(), token, known)
+    };
+    let kept: &[u8] = b"kept";
+    assert_eq!(resume(&Who::far(), kept, Some((kept, Some("ada")))).unwrap().username(), Some("ada"));
+    for (token, known) in [
+        (&b"other"[..], Some((kept, Some("ada")))),
+        (kept, None),
+        // Its owner has left the password file.
+        (kept, Some((kept, Some("bob")))),
+    ] {
+        assert_eq!(resume(&Who::far(), token, known).unwrap_err(), Refusal::BadCredentials);
+    }
+    // A session without an owner is for whom this listener lets in without a name.
+    assert_eq!(resume(&Who::far(), kept, Some((kept, None))).unwrap_err(), Refusal::NotAuthorised);
+}

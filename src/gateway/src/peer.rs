@@ -179,6 +179,8 @@ labelled! {
         SlowPeer = "slow_peer",
         /// Idle for longer than such peers are remembered.
         Idle = "idle",
+        /// DTLS: the association was given up for another one.
+        Replaced = "replaced",
         /// A mistake of this program; it is logged.
         Internal = "internal",
     }
@@ -223,6 +225,24 @@ labelled! {
         RateLimited = "rate_limited",
         /// The socket's send buffer is full.
         SendBufferFull = "send_buffer_full",
+        /// DTLS: a record that is not one, or does not belong to the state of its handshake.
+        DtlsMalformed = "dtls_malformed",
+        /// DTLS: a record that does not authenticate.
+        DtlsForged = "dtls_forged",
+        /// DTLS: a record that came before, or is too old to tell.
+        DtlsReplayed = "dtls_replayed",
+        /// DTLS: a record of an association that is not known here.
+        DtlsUnknown = "dtls_unknown",
+        /// DTLS: a handshake that failed or was not finished in time.
+        DtlsHandshake = "dtls_handshake",
+        /// DTLS: an identity that has no pre-shared key.
+        DtlsIdentity = "dtls_identity",
+        /// DTLS: the peer's pre-shared key is another one.
+        DtlsKey = "dtls_key",
+        /// DTLS: too many handshakes or associations; the oldest was given up.
+        DtlsFull = "dtls_full",
+        /// DTLS: a message that could not be sealed: its association has ended, or its record numbers are not kept yet.
+        DtlsUnsent = "dtls_unsent",
         /// A request that nobody answers here.
         Unsupported = "unsupported",
     }

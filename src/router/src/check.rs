@@ -37,6 +37,8 @@ pub fn check(now: Now, view: &dyn View) -> Result<Vec<Checked>, Error> {
                 let number = split_number(key);
                 let is_whole = match table {
                     Table::Meta | Table::Facts | Table::Ended => true,
+                    // Sealed: only who has the key can tell more.
+                    Table::Associations | Table::Records => number.is_some(),
                     Table::Sessions => {
                         sessions.extend(number.map(|(n, _)| n));
                         number.is_some() && record::decode_session(now, value).is_ok()

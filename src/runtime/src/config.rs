@@ -141,6 +141,8 @@ pub struct ListenerSetup {
     pub tls: Option<Tls>,
     /// WebSocket, if any.
     pub websocket: Option<WebSocket>,
+    /// DTLS, if any.
+    pub dtls: Option<Dtls>,
     /// PROXY protocol header v1 or v2 demanded before anything else.
     pub proxy_protocol: bool,
     /// Client ids are unique within it.
@@ -172,6 +174,31 @@ pub struct Tls {
     pub require_client_certificate: bool,
     /// Whether TLS 1.2 is refused.
     pub only_1_3: bool,
+}
+
+/// A listener's DTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dtls {
+    /// Whether pre-shared keys are accepted.
+    pub psk: bool,
+    /// PEM files: the certificate with its chain, and its private key; none is PSK alone.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// PEM file with the authorities whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+    /// With `client_ca`: whether a client that shows no pre-shared key must have one.
+    pub require_client_certificate: bool,
+    /// An association that is idle for so long is parked: a few hundred bytes.
+    pub park_after: Duration,
+    /// An association that is silent for so long is forgotten.
+    pub forget_after: Duration,
+    /// Largest datagram in bytes.
+    pub mtu: usize,
+    /// Most handshakes at a time; the oldest goes.
+    pub max_half_open: usize,
+    /// Most associations, parked or not; the one that is silent longest goes.
+    pub max_associations: usize,
+    /// Most associations of one credential: a device that has lost its connection id leaves the earlier one behind.
+    pub max_per_identity: usize,
 }
 
 /// A listener's WebSocket.
@@ -304,6 +331,10 @@ impl ListenerSetup {
             Carrier::Stream => (read_tls(&mut s), read_websocket(&mut s), s.flag("proxy_protocol", false)),
             Carrier::Datagram => (None, None, false),
         };
+        let dtls = match carrier {
+            Carrier::Stream => None,
+            Carrier::Datagram => read_dtls(&mut s),
+        };
         let namespace = s.text("namespace").unwrap_or_default();
         let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_default();
         let max_connections = s.number("max_connections", 1_000_000, 1..=u32::MAX) as usize;
@@ -321,6 +352,7 @@ impl ListenerSetup {
             bind: bind?,
             tls,
             websocket,
+            dtls,
             proxy_protocol,
             namespace,
             mountpoint,
@@ -366,6 +398,47 @@ fn read_tls(s: &mut Section<'_>) -> Option<Tls> {
     let only_1_3 = s.choice("min_version", false, &[("1.2", false), ("1.3", true)]);
     s.finish();
     Some(Tls { certificate: certificate?, key: key?, client_ca, require_client_certificate, only_1_3 })
+}
+
+fn read_dtls(s: &mut Section<'_>) -> Option<Dtls> {
+    if !s.has("dtls") {
+        s.take("dtls");
+        return None;
+    }
+    let mut s = s.section("dtls");
+    let mut path = |key: &'static str| s.text(key).map(PathBuf::from);
+    let (certificate, key, client_ca) = (path("certificate"), path("key"), path("client_ca"));
+    let psk = s.flag("psk", true);
+    let require_client_certificate = s.flag("require_client_certificate", client_ca.is_some());
+    let mistake = |s: &mut Section<'_>, key: &'static str, text: &str| {
+        let place = s.place().clone();
+        s.mistake(place, key, text);
+    };
+    if certificate.is_some() != key.is_some() {
+        let missing = if key.is_some() { "certificate" } else { "key" };
+        mistake(&mut s, missing, "is missing: a PEM file");
+    }
+    if certificate.is_none() && !psk {
+        mistake(&mut s, "psk", "is off and there is no certificate: nobody could come in");
+    }
+    if require_client_certificate && client_ca.is_none() {
+        mistake(&mut s, "require_client_certificate", "needs client_ca: the authorities to accept");
+    }
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let dtls = Dtls {
+        psk,
+        certificate: certificate.zip(key),
+        client_ca,
+        require_client_certificate,
+        park_after: s.duration("park_after", 60 * second, second..=day),
+        forget_after: s.duration("forget_after", 30 * day, 60 * second..=3650 * day),
+        mtu: s.number("mtu", 1280, 256..=16_384) as usize,
+        max_half_open: s.number("max_half_open", 1000, 1..=1_000_000) as usize,
+        max_associations: s.number("max_associations", 1_000_000, 1..=u32::MAX) as usize,
+        max_per_identity: s.number("max_per_identity", 4, 1..=1000) as usize,
+    };
+    s.finish();
+    Some(dtls)
 }
 
 fn read_websocket(s: &mut Section<'_>) -> Option<WebSocket> {

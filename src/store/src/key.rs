@@ -24,6 +24,8 @@ pub enum Table {
     Facts = 6,
     /// Sessions that have ended and whose records are still to be removed.
     Ended = 7,
+    /// DTLS associations that go on after a restart, by listener and connection id.
+    Associations = 8,
     /// Messages that wait, by session and sequence number.
     Queue = 16,
     /// Messages that wait for more than one session, by number.
@@ -32,11 +34,13 @@ pub enum Table {
     Flights = 18,
     /// QoS 2 packet ids received and not released, by session and id.
     Incoming = 19,
+    /// Which record numbers such an association has used, by listener and connection id.
+    Records = 20,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 13] = [
         Table::Meta,
         Table::Sessions,
         Table::Filters,
@@ -44,10 +48,12 @@ impl Table {
         Table::Delayed,
         Table::Facts,
         Table::Ended,
+        Table::Associations,
         Table::Queue,
         Table::Shared,
         Table::Flights,
         Table::Incoming,
+        Table::Records,
     ];
 
     /// Tables whose records belong to a session and begin with its number.
@@ -69,10 +75,12 @@ impl Table {
             Table::Delayed => "delayed",
             Table::Facts => "facts",
             Table::Ended => "ended",
+            Table::Associations => "associations",
             Table::Queue => "queued",
             Table::Shared => "shared",
             Table::Flights => "inflight",
             Table::Incoming => "incoming",
+            Table::Records => "records",
         }
     }
 }

@@ -228,3 +228,6 @@ impl Peers for Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use std::sync::atomic::AtomicUsize;
+
+use auth::ListenerRules;
+use gateway::{Factory, Gateway, Listener};
+
+use super::*;
+use crate::config::ListenerSetup;
+
+struct Nothing;
+
+impl Factory for Nothing {
+    fn build(&self) -> Box<dyn Gateway> {
+        unreachable!()
+    }
+}
+
+fn table(max_connections: usize) -> Table {
+    let listener =
+        Listener { name: "udp".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
+    let setup = ListenerSetup {
+        name: "udp".to_owned(),
+        protocol: "coap",
+        bind: at(1),
+        tls: None,
+        websocket: None,
+        dtls: None,
+        proxy_protocol: false,
+        namespace: String::new(),
+        mountpoint: String::new(),
+        max_connections,
+        connect_rate: 0,
+        message_rate: 0,
+        byte_rate: 0,
+        rules: ListenerRules::default(),
+    };
+    let (facts, factory) = (Arc::new(listener), Arc::new(Nothing));
+    Table::new(Arc::new(Port { facts, setup, factory, tls: None, open: AtomicUsize::new(0) }))
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+fn add(table: &mut Table, port: u16) -> Peer {
+    assert!(table.heard(at(port), None, 10).is_none());
+    table.add(Now::default(), at(port), None).unwrap()
+}
+
+/// The ports that a message of so many bytes goes to.
+fn ports(table: &mut Table, peer: Peer, is_probe: bool, bytes: usize) -> Vec<u16> {
+    table.ways(peer, is_probe, bytes).unwrap().into_iter().flatten().map(|(a, _)| a.port()).collect()
+}
+
+#[test]
+fn a_peer_that_may_have_moved_is_sent_to_both_and_little_to_the_new_address() {
+    let mut t = table(10);
+    let peer = add(&mut t, 1);
+    let stranger = add(&mut t, 2);
+    t.rebind(peer, stranger);
+    assert_eq!(t.closing, [(stranger, Close::Moved)]);
+    t.remove(stranger);
+    assert_eq!(t.heard(at(2), None, 10), Some(peer));
+    assert_eq!(ports(&mut t, peer, false, 100), [1, 2]);
+    assert_eq!(ports(&mut t, peer, false, 100), [1], "136 bytes are free");
+    assert_eq!(ports(&mut t, peer, true, 30), [2], "a probe goes to the new one alone");
+    assert_eq!(t.heard(at(2), None, 200), Some(peer));
+    assert_eq!(ports(&mut t, peer, false, 400), [1, 2], "three times what came from there");
+}
+
+#[test]
+fn an_address_that_was_reached_is_the_peers_and_the_earlier_one_is_free() {
+    let mut t = table(10);
+    let peer = add(&mut t, 1);
+    let stranger = add(&mut t, 2);
+    t.rebind(peer, stranger);
+    t.remove(stranger);
+    t.reached(peer, at(2));
+    assert_eq!(ports(&mut t, peer, false, 10_000), [2]);
+    assert_eq!(t.facts(peer).unwrap().address, at(2));
+    assert_ne!(add(&mut t, 1), peer);
+}
+
+#[test]
+fn the_newest_address_is_the_one_that_may_be_and_an_older_one_can_be_reached_still() {
+    let mut t = table(10);
+    let peer = add(&mut t, 1);
+    for port in [2, 3] {
+        let stranger = add(&mut t, port);
+        t.rebind(peer, stranger);
+        t.remove(stranger);
+    }
+    assert_eq!(ports(&mut t, peer, false, 10), [1, 3]);
+    assert!(t.heard(at(2), None, 10).is_none());
+    t.reached(peer, at(2));
+    assert_eq!(ports(&mut t, peer, false, 10), [2, 3]);
+    assert_eq!((t.heard(at(2), None, 10), t.heard(at(3), None, 10)), (Some(peer), Some(peer)));
+}
+
+#[test]
+fn a_removed_peer_leaves_no_address_behind_and_its_slot_is_another_peer() {
+    let mut t = table(1);
+    let peer = add(&mut t, 1);
+    assert!(t.add(Now::default(), at(9), None).is_none(), "the bound");
+    t.may_be_at(peer, (at(2), None));
+    t.remove(peer);
+    assert!(t.by_address.is_empty() && t.peek(peer).is_none());
+    assert_ne!(add(&mut t, 2), peer);
+}
