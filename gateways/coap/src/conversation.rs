@@ -146,6 +146,10 @@ pub(crate) struct Conversation {
     pub(crate) cut_short: Option<u16>,
     /// The message in flight whose acknowledgement may come from another port.
     pub(crate) claim: Option<(IpAddr, u16)>,
+    /// Requests to a group that are not answered yet.
+    pub(crate) groups: Vec<u16>,
+    /// Answers to such that wait for their time.
+    pub(crate) leisure: Vec<(Instant, Message)>,
     /// Opened by POST /mqtt/connection, with this token.
     pub(crate) token: Option<String>,
     /// Of a named session.
@@ -194,6 +198,8 @@ impl Conversation {
             probes: Vec::new(),
             cut_short: None,
             claim: None,
+            groups: Vec::new(),
+            leisure: Vec::new(),
             token: None,
             keep_alive,
             is_verified: false,
@@ -231,7 +237,8 @@ impl Conversation {
     /// When something is due: an acknowledgement, a retransmission, or the end.
     pub(crate) fn due(&self, idle: Duration) -> Instant {
         let sends = self.outgoing.front().map(|o| o.due);
-        [self.exchanges.due(), sends]
+        let leisure = self.leisure.iter().map(|(at, _)| *at).min();
+        [self.exchanges.due(), sends, leisure]
             .into_iter()
             .flatten()
             .min()

@@ -13,6 +13,7 @@ pub mod config;
 mod conversation;
 mod exchange;
 pub mod frame;
+mod group;
 mod identity;
 mod kept;
 mod observe;
@@ -262,6 +263,12 @@ impl Coap {
         let is_open_to_spoofing = self.is_open_to_spoofing(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let Some(exchange) = c.exchanges.open(id) else { return false };
+        if let Some(at) = c.groups.iter().position(|group| *group == id) {
+            c.groups.swap_remove(at);
+            exchange.is_done = true;
+            self.answer_group(now, peer, id, response);
+            return true;
+        }
         let (token, size) = (exchange.token, exchange.size);
         let is_separate = exchange.kind == Kind::Con && exchange.is_acknowledged;
         let (kind, message_id) = match exchange.kind {
@@ -357,6 +364,12 @@ impl Gateway for Coap {
         self.datagram(now, peer, &datagram, out);
         self.schedule(peer);
         Ok(Flow::Continue)
+    }
+
+    fn group(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) {
+        let datagram = bytes.split();
+        self.group_request(now, peer, &datagram, out);
+        self.schedule(peer);
     }
 
     fn moved(&mut self, now: Now, peer: Peer, to: SocketAddr, out: &mut Outbox) {

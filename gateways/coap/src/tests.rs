@@ -1,3 +1,4 @@
+mod group;
 mod identity;
 mod link;
 

@@ -176,6 +176,7 @@ impl Coap {
         while let Some(id) = self.peers.get_mut(&peer).and_then(|c| c.exchanges.late(now.instant)) {
             self.acknowledge(peer, id, out);
         }
+        self.answer_groups(now, peer, out);
         let most = self.config.max_retransmit;
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else { return };

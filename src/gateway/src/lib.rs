@@ -53,6 +53,11 @@ pub trait Gateway: Send {
     /// An error ends this peer's conversation after `out.wire` was written, and nothing else.
     fn input(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) -> Result<Flow, Close>;
 
+    /// As `input`, of a datagram that was sent to a group of hosts (multicast). Not every protocol has something to say then.
+    fn group(&mut self, _now: Now, peer: Peer, _bytes: &mut BytesMut, out: &mut Outbox) {
+        out.act(Action::Drop(peer, Drop::Unsupported));
+    }
+
     /// A layer has proof that the peer's newest bytes came from another address. Until [`Action::Reached`] what is sent to
     /// the peer goes to both its addresses, to the new one as far as not much more is sent there than came from there
     /// (RFC 9146, 6; RFC 9175, 2.4). Datagrams only.

@@ -1,6 +1,6 @@
 //! The runtime's own part of the configuration: node, log, HTTP, admin socket, drivers, limits and listeners.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -143,6 +143,8 @@ pub struct ListenerSetup {
     pub websocket: Option<WebSocket>,
     /// DTLS, if any.
     pub dtls: Option<Dtls>,
+    /// Multicast groups that a datagram listener joins.
+    pub groups: Vec<IpAddr>,
     /// PROXY protocol header v1 or v2 demanded before anything else.
     pub proxy_protocol: bool,
     /// Client ids are unique within it.
@@ -335,6 +337,10 @@ impl ListenerSetup {
             Carrier::Stream => None,
             Carrier::Datagram => read_dtls(&mut s),
         };
+        let groups = match carrier {
+            Carrier::Stream => Vec::new(),
+            Carrier::Datagram => s.read("groups", read_groups).unwrap_or_default(),
+        };
         let namespace = s.text("namespace").unwrap_or_default();
         let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_default();
         let max_connections = s.number("max_connections", 1_000_000, 1..=u32::MAX) as usize;
@@ -353,6 +359,7 @@ impl ListenerSetup {
             tls,
             websocket,
             dtls,
+            groups,
             proxy_protocol,
             namespace,
             mountpoint,
@@ -363,6 +370,16 @@ impl ListenerSetup {
             rules,
         })
     }
+}
+
+fn read_groups(kind: &Kind) -> Result<Vec<IpAddr>, String> {
+    let text = || "must be a list of multicast addresses such as [\"224.0.1.187\", \"ff02::fd\"]".to_owned();
+    let Kind::List(list) = kind else { return Err(text()) };
+    let address = |value: &gateway::config::Value| match &value.kind {
+        Kind::Text(t) => t.parse().ok().filter(IpAddr::is_multicast),
+        _ => None,
+    };
+    list.iter().map(|value| address(value).ok_or_else(text)).collect()
 }
 
 fn read_mountpoint(kind: &Kind) -> Result<String, String> {

@@ -105,7 +105,10 @@ impl Datagrams {
             for (buffer, meta) in memory.iter().zip(&*metas).take(n) {
                 let stride = meta.stride.max(1);
                 for datagram in buffer[..meta.len.min(buffer.len())].chunks(stride) {
-                    self.datagram(now, meta.addr, meta.dst_ip, datagram);
+                    match meta.dst_ip.filter(|ip| ip.to_canonical().is_multicast()) {
+                        Some(_) => self.group(now, meta.addr, datagram),
+                        None => self.datagram(now, meta.addr, meta.dst_ip, datagram),
+                    }
                 }
                 if meta.len == 0 {
                     self.datagram(now, meta.addr, meta.dst_ip, &[]);
@@ -122,7 +125,18 @@ impl Datagrams {
         else {
             return self.desk.house.metrics.dropped(Drop::PeersFull);
         };
-        self.input(now, peer, bytes);
+        self.input(now, peer, bytes, false);
+    }
+
+    /// A datagram that was sent to a group is answered from an address of this host.
+    fn group(&mut self, now: Now, address: SocketAddr, bytes: &[u8]) {
+        self.desk.tally.bytes_in(bytes.len());
+        let Some(peer) =
+            self.table.heard(address, None, bytes.len()).or_else(|| self.open(now, address, None))
+        else {
+            return self.desk.house.metrics.dropped(Drop::PeersFull);
+        };
+        self.input(now, peer, bytes, true);
     }
 
     fn open(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
@@ -133,7 +147,7 @@ impl Datagrams {
         Some(peer)
     }
 
-    fn input(&mut self, now: Now, peer: Peer, bytes: &[u8]) {
+    fn input(&mut self, now: Now, peer: Peer, bytes: &[u8], is_group: bool) {
         let Some(client) = self.table.client(peer) else { return };
         if client.rest(now.instant).is_some() {
             return self.desk.house.metrics.dropped(Drop::RateLimited);
@@ -142,7 +156,9 @@ impl Datagrams {
         self.out.is_traced = self.desk.is_traced(client);
         self.chunk.clear();
         self.chunk.extend_from_slice(bytes);
-        if let Err(why) = self.machine.input(now, peer, &mut self.chunk, &mut self.out) {
+        if is_group {
+            self.machine.group(now, peer, &mut self.chunk, &mut self.out);
+        } else if let Err(why) = self.machine.input(now, peer, &mut self.chunk, &mut self.out) {
             self.table.close(peer, why);
         }
         self.perform(now);

@@ -1,7 +1,7 @@
 //! Opening ports, and accepting connections without falling over when there are too many.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,14 +34,21 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// Opens a UDP port. `[::]` serves IPv4 too.
-pub fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// Opens a UDP port and joins the multicast groups, on the interface that the system would send to them through. `[::]`
+/// serves IPv4 too.
+pub fn bind_udp(address: SocketAddr, groups: &[IpAddr]) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    for group in groups {
+        match group {
+            IpAddr::V4(group) => socket.join_multicast_v4(group, &Ipv4Addr::UNSPECIFIED)?,
+            IpAddr::V6(group) => socket.join_multicast_v6(group, 0)?,
+        }
+    }
     Ok(socket.into())
 }
 

@@ -243,7 +243,7 @@ fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
     let bind = setup.bind;
     let socket = match carrier {
         Carrier::Stream => listen::bind_tcp(bind).map(Socket::Stream),
-        Carrier::Datagram => listen::bind_udp(bind).map(Socket::Datagram),
+        Carrier::Datagram => listen::bind_udp(bind, &setup.groups).map(Socket::Datagram),
     }
     .map_err(|e| cannot(&format!("cannot listen on {bind}"), &e))?;
     let tls = match &setup.tls {

@@ -24,6 +24,7 @@ fn table(max_connections: usize) -> Table {
         tls: None,
         websocket: None,
         dtls: None,
+        groups: Vec::new(),
         proxy_protocol: false,
         namespace: String::new(),
         mountpoint: String::new(),
