@@ -137,6 +137,8 @@ pub struct ListenerSetup {
     pub protocol: &'static str,
     /// Where it listens. `[::]` serves IPv4 too.
     pub bind: SocketAddr,
+    /// Stream or datagram.
+    pub carrier: Carrier,
     /// TLS, if any.
     pub tls: Option<Tls>,
     /// WebSocket, if any.
@@ -316,9 +318,10 @@ fn bad_address(text: &str) -> String {
 
 impl ListenerSetup {
     /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
+    /// `carriers` are those that the gateway can serve, the one first that it is without a word.
     pub fn read(
         protocol: &'static str,
-        carrier: Carrier,
+        carriers: &[Carrier],
         name: &str,
         mut s: Section<'_>,
     ) -> Option<ListenerSetup> {
@@ -329,8 +332,11 @@ impl ListenerSetup {
             let place = s.place().clone();
             s.mistake(place, "bind", "is missing: where to listen, such as \"[::]:1883\"");
         }
+        let carrier = read_carrier(carriers, &mut s);
         let (tls, websocket, proxy_protocol) = match carrier {
-            Carrier::Stream => (read_tls(&mut s), read_websocket(&mut s), s.flag("proxy_protocol", false)),
+            Carrier::Stream => {
+                (read_tls(&mut s), read_websocket(protocol, &mut s), s.flag("proxy_protocol", false))
+            }
             Carrier::Datagram => (None, None, false),
         };
         let dtls = match carrier {
@@ -356,6 +362,7 @@ impl ListenerSetup {
             name: name.to_owned(),
             protocol,
             bind: bind?,
+            carrier,
             tls,
             websocket,
             dtls,
@@ -380,6 +387,32 @@ fn read_groups(kind: &Kind) -> Result<Vec<IpAddr>, String> {
         _ => None,
     };
     list.iter().map(|value| address(value).ok_or_else(text)).collect()
+}
+
+/// `transport`, of gateways that serve several; a section says it too.
+fn read_carrier(carriers: &[Carrier], s: &mut Section<'_>) -> Carrier {
+    let Some(default) = carriers.first().copied() else { return Carrier::Stream };
+    if carriers.len() == 1 {
+        return default;
+    }
+    let stream = ["tls", "websocket"].into_iter().find(|key| s.has(key));
+    let implied = if stream.is_some() { Carrier::Stream } else { default };
+    let words = [("udp", Carrier::Datagram), ("tcp", Carrier::Stream)];
+    let carrier = s.choice("transport", implied, &words);
+    let place = s.place().clone();
+    match (carrier, stream) {
+        (Carrier::Datagram, Some(key)) => {
+            s.mistake(place, key, "needs transport = \"tcp\"");
+            // Its keys are looked at all the same.
+            Carrier::Stream
+        }
+        (Carrier::Stream, _) if s.has("dtls") => {
+            s.mistake(place, "dtls", "needs transport = \"udp\", without sections tls and websocket");
+            s.take("dtls");
+            Carrier::Stream
+        }
+        _ => carrier,
+    }
 }
 
 fn read_mountpoint(kind: &Kind) -> Result<String, String> {
@@ -458,7 +491,7 @@ fn read_dtls(s: &mut Section<'_>) -> Option<Dtls> {
     Some(dtls)
 }
 
-fn read_websocket(s: &mut Section<'_>) -> Option<WebSocket> {
+fn read_websocket(protocol: &'static str, s: &mut Section<'_>) -> Option<WebSocket> {
     if !s.has("websocket") {
         s.take("websocket");
         return None;
@@ -469,8 +502,13 @@ fn read_websocket(s: &mut Section<'_>) -> Option<WebSocket> {
             Kind::Text(t) if t.starts_with('/') => Ok(t.clone()),
             _ => Err("must be a path such as \"/mqtt\"".to_owned()),
         })
-        .unwrap_or_else(|| "/mqtt".to_owned());
+        .unwrap_or_else(|| default_path(protocol));
     let allowed_origins = s.texts("allowed_origins").unwrap_or_default();
     s.finish();
     Some(WebSocket { path, allowed_origins })
+}
+
+/// CoAP's is a well-known one (RFC 8323, 4.1).
+fn default_path(protocol: &str) -> String {
+    if protocol == "coap" { "/.well-known/coap".to_owned() } else { format!("/{protocol}") }
 }

@@ -182,7 +182,7 @@ mod tests {
 
     impl Client {
         fn new(files: &Files) -> Client {
-            let server = tls::TlsConfig::load(&files.setup()).unwrap();
+            let server = tls::TlsConfig::load(&files.setup(), "mqtt").unwrap();
             let websocket = config::WebSocket { path: "/mqtt".to_owned(), allowed_origins: Vec::new() };
             let stack = Stack::new(vec![
                 Box::new(proxy::Proxy::default()),

@@ -27,8 +27,6 @@ use crate::{admin, datagram, http, listen, sys, wait};
 pub struct Gate {
     /// Its configuration.
     pub setup: ListenerSetup,
-    /// Stream or datagram.
-    pub carrier: Carrier,
     /// The gateway behind it.
     pub factory: Arc<dyn Factory>,
 }
@@ -236,18 +234,18 @@ fn is_datagram(socket: &Socket) -> bool {
 }
 
 fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
-    let Gate { setup, carrier, factory } = gate;
+    let Gate { setup, factory } = gate;
     let cannot = |what: &str, e: &dyn std::fmt::Display| {
         StartError(format!("{}.listeners.{}: {what}: {e}", setup.protocol, setup.name))
     };
     let bind = setup.bind;
-    let socket = match carrier {
+    let socket = match setup.carrier {
         Carrier::Stream => listen::bind_tcp(bind).map(Socket::Stream),
         Carrier::Datagram => listen::bind_udp(bind, &setup.groups).map(Socket::Datagram),
     }
     .map_err(|e| cannot(&format!("cannot listen on {bind}"), &e))?;
     let tls = match &setup.tls {
-        Some(tls) => Some(Arc::new(TlsConfig::load(tls).map_err(|e| cannot("TLS", &e))?)),
+        Some(tls) => Some(Arc::new(TlsConfig::load(tls, setup.protocol).map_err(|e| cannot("TLS", &e))?)),
         None => None,
     };
     let facts = Arc::new(Listener {

@@ -10,8 +10,8 @@ use runtime::config::Carrier;
 pub(crate) struct Kind {
     /// Its section in the configuration, and its protocol's name.
     pub(crate) name: &'static str,
-    /// What its listeners are.
-    pub(crate) carrier: Carrier,
+    /// What its listeners can be; the first one is what they are without a word.
+    pub(crate) carriers: &'static [Carrier],
     /// Reads what its section says beside listeners.
     pub(crate) read: fn(&mut Section<'_>) -> Arc<dyn Factory>,
 }
@@ -20,12 +20,12 @@ pub(crate) struct Kind {
 pub(crate) const ALL: &[Kind] = &[
     Kind {
         name: "mqtt",
-        carrier: Carrier::Stream,
+        carriers: &[Carrier::Stream],
         read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
     },
     Kind {
         name: "coap",
-        carrier: Carrier::Datagram,
+        carriers: &[Carrier::Datagram, Carrier::Stream],
         read: |s| Arc::new(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
     },
 ];

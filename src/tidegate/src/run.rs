@@ -48,7 +48,7 @@ pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> 
 }
 
 fn copy(gate: &runtime::Gate) -> runtime::Gate {
-    runtime::Gate { setup: gate.setup.clone(), carrier: gate.carrier, factory: gate.factory.clone() }
+    runtime::Gate { setup: gate.setup.clone(), factory: gate.factory.clone() }
 }
 
 /// Applies what can be applied live.

@@ -57,11 +57,11 @@ pub(crate) fn decode(root: Value, mistakes: &mut Vec<Mistake>) -> Settings {
     let mut gates = Vec::new();
     for kind in gateways::ALL {
         let mut s = section.section(kind.name);
-        let read = |name: &str, s: Section<'_>| ListenerSetup::read(kind.name, kind.carrier, name, s);
+        let read = |name: &str, s: Section<'_>| ListenerSetup::read(kind.name, kind.carriers, name, s);
         let listeners = s.sections("listeners", read);
         let factory = (kind.read)(&mut s);
         s.finish();
-        let gate = |setup| Gate { setup, carrier: kind.carrier, factory: factory.clone() };
+        let gate = |setup| Gate { setup, factory: factory.clone() };
         gates.extend(listeners.into_iter().flatten().map(gate));
     }
     section.finish();
@@ -80,11 +80,12 @@ impl Settings {
         for (i, gate) in self.gates.iter().enumerate() {
             let key = listener_key(&gate.setup);
             if let Some(tls) = &gate.setup.tls
-                && let Err(e) = TlsConfig::load(tls)
+                && let Err(e) = TlsConfig::load(tls, gate.setup.protocol)
             {
                 self.mistake(mistakes, &format!("{key}.tls"), e.to_string());
             }
-            let same = |other: &&Gate| other.carrier == gate.carrier && clash(&other.setup, &gate.setup);
+            let same =
+                |other: &&Gate| other.setup.carrier == gate.setup.carrier && clash(&other.setup, &gate.setup);
             if let Some(other) = self.gates[..i].iter().find(same) {
                 let text = format!("{} is taken by {}", gate.setup.bind, listener_key(&other.setup));
                 self.mistake(mistakes, &format!("{key}.bind"), text);
@@ -138,6 +139,8 @@ pub(crate) fn check(config: &Path, data: Option<&Path>) -> Result<String, Vec<Mi
 
 #[cfg(test)]
 mod tests {
+    use runtime::config::Carrier;
+
     use super::*;
 
     fn settings(text: &str) -> (Settings, Vec<String>) {
@@ -177,6 +180,38 @@ mod tests {
             mistakes,
             ["t.toml:3: mqtt.listeners.b.bind: 127.0.0.1:1883 is taken by mqtt.listeners.a"]
         );
+    }
+
+    #[test]
+    fn a_listener_of_coap_is_a_port_of_udp_or_tcp() {
+        let (settings, mistakes) = settings(
+            "[coap.listeners]\na.bind = \"[::]:5683\"\nb.bind = \"[::]:5683\"\nb.transport = \"tcp\"\n\
+             c.bind = \"[::]:8080\"\n[coap.listeners.c.websocket]\n",
+        );
+        assert_eq!(mistakes, [""; 0], "one number, two ports");
+        let carriers: Vec<_> = settings.gates.iter().map(|g| g.setup.carrier).collect();
+        assert_eq!(carriers, [Carrier::Datagram, Carrier::Stream, Carrier::Stream]);
+        let websocket = settings.gates[2].setup.websocket.as_ref();
+        assert_eq!(websocket.map(|w| &*w.path), Some("/.well-known/coap"));
+    }
+
+    #[test]
+    fn what_a_transport_cannot_carry_is_a_mistake() {
+        for (text, mistake) in [
+            ("transport = \"sctp\"", "transport: \"sctp\" is none of \"udp\", \"tcp\""),
+            ("transport = \"udp\"\nwebsocket.path = \"/x\"", "websocket: needs transport = \"tcp\""),
+            (
+                "transport = \"tcp\"\ndtls.psk = true",
+                "dtls: needs transport = \"udp\", without sections tls and websocket",
+            ),
+            ("proxy_protocol = true", "proxy_protocol: unknown key"),
+        ] {
+            let (_, mistakes) = settings(&format!("[coap.listeners.a]\nbind = \"127.0.0.1:1\"\n{text}\n"));
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert!(mistakes[0].contains(mistake), "{mistakes:?}");
+        }
+        let (_, mistakes) = settings("[mqtt.listeners.a]\nbind = \"127.0.0.1:1\"\ntransport = \"tcp\"\n");
+        assert!(mistakes[0].contains("transport: unknown key"), "{mistakes:?}");
     }
 
     #[test]

@@ -424,7 +424,7 @@ pub(super) mod tests {
     #[test]
     fn both_versions_carry_bytes_both_ways() {
         let files = Files::new("both");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         let large: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
         for version in BOTH {
             let mut pair = Pair::new(&config, files.client(version, false));
@@ -447,7 +447,7 @@ pub(super) mod tests {
     #[test]
     fn a_client_certificate_is_verified_and_read_also_when_a_session_is_resumed() {
         let files = Files::new("mutual");
-        let config = TlsConfig::load(&files.mutual()).unwrap();
+        let config = TlsConfig::load(&files.mutual(), "mqtt").unwrap();
         for version in BOTH {
             let client = files.client(version, true);
             for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -465,10 +465,11 @@ pub(super) mod tests {
         let files = Files::new("optional");
         let optional = config::Tls { require_client_certificate: false, ..files.mutual() };
         for version in BOTH {
-            let mut pair = Pair::new(&TlsConfig::load(&optional).unwrap(), files.client(version, false));
+            let mut pair =
+                Pair::new(&TlsConfig::load(&optional, "mqtt").unwrap(), files.client(version, false));
             assert_eq!((pair.pump(), pair.facts.certificate.is_none()), (Ok(()), true));
             let mut pair =
-                Pair::new(&TlsConfig::load(&files.mutual()).unwrap(), files.client(version, false));
+                Pair::new(&TlsConfig::load(&files.mutual(), "mqtt").unwrap(), files.client(version, false));
             assert_eq!((pair.pump(), pair.server.is_ready()), (Err(Close::Tls), false));
         }
     }
@@ -476,7 +477,7 @@ pub(super) mod tests {
     #[test]
     fn a_certificate_of_another_authority_is_refused_with_an_alert() {
         let files = Files::new("stranger");
-        let config = TlsConfig::load(&files.mutual()).unwrap();
+        let config = TlsConfig::load(&files.mutual(), "mqtt").unwrap();
         files.issue("other", "localhost", "dev-7");
         for version in BOTH {
             let mut pair = Pair::new(&config, files.client(version, true));
@@ -492,7 +493,7 @@ pub(super) mod tests {
     fn a_version_that_is_not_served_is_refused_with_an_alert() {
         let files = Files::new("version");
         let setup = config::Tls { only_1_3: true, ..files.setup() };
-        let mut pair = Pair::new(&TlsConfig::load(&setup).unwrap(), files.client(&TLS12, false));
+        let mut pair = Pair::new(&TlsConfig::load(&setup, "mqtt").unwrap(), files.client(&TLS12, false));
         assert_eq!(pair.pump(), Err(Close::Tls));
         let error = pair.client.process_new_packets().unwrap_err();
         assert_eq!(error, rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion));
@@ -501,7 +502,7 @@ pub(super) mod tests {
     #[test]
     fn a_handshake_may_come_byte_by_byte_and_end_anywhere() {
         let files = Files::new("bytes");
-        let config = TlsConfig::load(&files.mutual()).unwrap();
+        let config = TlsConfig::load(&files.mutual(), "mqtt").unwrap();
         for version in BOTH {
             let mut client = files.client(version, true);
             // Messages span records.
@@ -536,7 +537,7 @@ pub(super) mod tests {
     #[test]
     fn no_bit_of_a_client_hello_can_do_harm() {
         let files = Files::new("bits");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         let hello = Pair::new(&config, files.client(&TLS13, false)).said();
         for bit in 0..hello.len() * 8 {
             let mut broken = hello.clone();
@@ -551,7 +552,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_no_tls_ends_at_once() {
         let files = Files::new("garbage");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         let mut pair = Pair::new(&config, files.client(&TLS13, false));
         assert_eq!(pair.give(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"), Err(Close::Tls));
         let mut pair = Pair::new(&config, files.client(&TLS13, false));
@@ -570,7 +571,7 @@ pub(super) mod tests {
     #[test]
     fn goodbye_is_said_and_heard() {
         let files = Files::new("goodbye");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         for version in BOTH {
             let mut pair = Pair::new(&config, files.client(version, false));
             pair.pump().unwrap();
@@ -591,7 +592,7 @@ pub(super) mod tests {
     #[test]
     fn an_idle_connection_holds_no_buffer() {
         let files = Files::new("idle");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         let mut pair = Pair::new(&config, files.client(&TLS13, false));
         let server_config = config.current();
         let mut tls = Tls::new(UnbufferedServerConnection::new(server_config).unwrap());
@@ -610,7 +611,7 @@ pub(super) mod tests {
     #[test]
     fn a_reload_serves_new_connections_and_leaves_old_ones() {
         let files = Files::new("reload");
-        let config = TlsConfig::load(&files.setup()).unwrap();
+        let config = TlsConfig::load(&files.setup(), "mqtt").unwrap();
         let mut old = Pair::new(&config, files.client(&TLS13, false));
         old.pump().unwrap();
         let first = old.client.peer_certificates().unwrap()[0].clone();
@@ -632,7 +633,7 @@ pub(super) mod tests {
     #[test]
     fn mistakes_name_the_file_and_what_is_wrong() {
         let files = Files::new("mistakes");
-        let mistake = |setup: config::Tls| TlsConfig::load(&setup).err().unwrap().to_string();
+        let mistake = |setup: config::Tls| TlsConfig::load(&setup, "mqtt").err().unwrap().to_string();
         let missing = config::Tls { certificate: files.0.join("none.pem"), ..files.setup() };
         assert!(mistake(missing).contains("none.pem: cannot be read: No such file"));
         let swapped = config::Tls { certificate: files.0.join("server.key"), ..files.setup() };

@@ -1,4 +1,4 @@
-//! WebSocket, server side (RFC 6455), as a carrier of bytes (MQTT 5.0, 6).
+//! WebSocket, server side (RFC 6455), as a carrier of bytes (MQTT 5.0, 6) or of messages (CoAP: RFC 8323, 4).
 //!
 //! ```text
 //! GET /mqtt, Sec-WebSocket-Protocol: mqtt  ->
@@ -10,6 +10,9 @@
 //!
 //! Frames are passed on as their bytes come, so no frame is too large for the buffer and an idle connection has none. The
 //! request and the frame headers are read and written by tungstenite.
+//!
+//! A gateway whose messages are those of the WebSocket is given each frame with four bytes before it: the length, and in the
+//! highest bit whether the message ends with this frame. It gives its messages in the same form, each as one frame.
 
 use std::io::Cursor;
 
@@ -29,6 +32,8 @@ use handshake::Request;
 const REQUEST: usize = 8 << 10;
 /// Longest payload of a control frame (RFC 6455, 5.5).
 const CONTROL: u64 = 125;
+/// Before a frame of a gateway that is given messages: the message ends with it.
+const FINAL: u32 = 1 << 31;
 
 /// See the module.
 pub struct WebSocket {
@@ -38,6 +43,8 @@ pub struct WebSocket {
     mask: [u8; 4],
     /// A message has begun whose last frame has not.
     is_fragmented: bool,
+    /// The gateway is told where messages begin and end.
+    keeps_messages: bool,
 }
 
 enum State {
@@ -51,7 +58,7 @@ impl WebSocket {
     /// A connection that has not asked yet. `protocol` is the one of the listener's gateway.
     pub fn new(setup: &config::WebSocket, protocol: &'static str) -> WebSocket {
         let state = State::Handshake(Box::new(Request::new(setup, protocol)));
-        WebSocket { state, left: 0, mask: [0; 4], is_fragmented: false }
+        WebSocket { state, left: 0, mask: [0; 4], is_fragmented: false, keeps_messages: protocol == "coap" }
     }
 
     /// The next piece of payload or the next header; false if more bytes are needed.
@@ -83,6 +90,11 @@ impl WebSocket {
                 // MQTT-6.0.0-1.
                 if kind == Data::Text {
                     return Err(Failure::Text);
+                }
+                if self.keeps_messages {
+                    let length = u32::try_from(length).ok().filter(|l| l & FINAL == 0);
+                    let end = if header.is_final { FINAL } else { 0 };
+                    plain.extend_from_slice(&(length.ok_or(Failure::TooLarge)? | end).to_be_bytes());
                 }
                 wire.advance(start);
                 (self.left, self.mask, self.is_fragmented) = (length, mask, !header.is_final);
@@ -127,6 +139,7 @@ impl WebSocket {
         let (code, why) = match failure {
             Failure::Protocol => (CloseCode::Protocol, Close::WebSocket),
             Failure::Text => (CloseCode::Unsupported, Close::WebSocket),
+            Failure::TooLarge => (CloseCode::Size, Close::TooLarge),
             Failure::Closed(payload) => {
                 let code = payload.first_chunk().map(|c| CloseCode::from(u16::from_be_bytes(*c)));
                 match code {
@@ -153,6 +166,8 @@ enum Failure {
     Protocol,
     /// A text frame.
     Text,
+    /// A frame that no gateway takes.
+    TooLarge,
     /// A Close frame with this payload.
     Closed(BytesMut),
 }
@@ -196,7 +211,12 @@ impl Layer for WebSocket {
     fn seal(&mut self, _: Now, plain: &mut Vec<u8>, wire: &mut Vec<u8>) -> Result<(), Close> {
         if matches!(self.state, State::Open) {
             wire.reserve(plain.len() + 10);
-            encode(OpCode::Data(Data::Binary), plain, wire);
+            let binary = OpCode::Data(Data::Binary);
+            if self.keeps_messages {
+                messages(plain).for_each(|message| encode(binary, message, wire));
+            } else {
+                encode(binary, plain, wire);
+            }
         }
         plain.clear();
         Ok(())
@@ -212,6 +232,16 @@ impl Layer for WebSocket {
             encode(OpCode::Control(Control::Close), &u16::from(CloseCode::Normal).to_be_bytes(), wire);
         }
     }
+}
+
+/// What a gateway gives that keeps messages.
+fn messages(mut plain: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = plain.split_first_chunk()?;
+        let (message, rest) = rest.split_at_checked((u32::from_be_bytes(*length) & !FINAL) as usize)?;
+        plain = rest;
+        Some(message)
+    })
 }
 
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
@@ -400,6 +430,54 @@ mod tests {
             assert_eq!(server.reply, b"\x8a\x04beat");
             assert!(server.wire.is_empty());
         }
+    }
+
+    fn server_of_messages() -> Server {
+        let setup = config::WebSocket { path: "/.well-known/coap".to_owned(), allowed_origins: Vec::new() };
+        let mut server = Server::ready();
+        server.layer = WebSocket::new(&setup, "coap");
+        let request =
+            REQUEST_TEXT.replace("/mqtt?x=1", "/.well-known/coap").replace("mqttv3.1, mqtt", "coap");
+        server.give(request.as_bytes()).unwrap();
+        assert_eq!(server.facts.subprotocol.as_deref(), Some("coap"));
+        server.reply.clear();
+        server
+    }
+
+    #[test]
+    fn where_messages_are_kept_each_frame_says_its_length_and_whether_it_is_the_last() {
+        // RFC 8323, 4.2: a message may come in fragments, with a Ping between them.
+        let long = [7; 300];
+        let bytes = [frame(0x82, b"one"), frame(0x02, b"tw"), frame(0x89, b"?"), frame(0x80, b"o")].concat();
+        let bytes = [bytes, frame(0x82, b""), frame(0x82, &long)].concat();
+        let expected =
+            [&b"\x80\0\0\x03one\0\0\0\x02tw\x80\0\0\x01o\x80\0\0\0\x80\0\x01\x2c"[..], &long].concat();
+        for size in [1, 3, bytes.len()] {
+            let mut server = server_of_messages();
+            bytes.chunks(size).for_each(|piece| server.give(piece).unwrap());
+            assert_eq!(server.plain, expected, "pieces of {size}");
+            assert_eq!(server.reply, b"\x8a\x01?");
+            assert!(server.wire.is_empty());
+        }
+    }
+
+    #[test]
+    fn messages_that_leave_together_stay_messages() {
+        let mut server = server_of_messages();
+        let (mut plain, mut wire) = (b"\x80\0\0\x03one\x80\0\0\x02tw".to_vec(), Vec::new());
+        server.layer.seal(Now::default(), &mut plain, &mut wire).unwrap();
+        assert_eq!((plain.len(), &wire[..]), (0, &b"\x82\x03one\x82\x02tw"[..]));
+    }
+
+    #[test]
+    fn a_frame_that_no_gateway_takes_is_refused_at_its_head() {
+        let mut server = server_of_messages();
+        let head = [0x82, 0xff, 0, 0, 0, 0, 0x80, 0, 0, 0, 1, 2, 3, 4];
+        assert_eq!(server.give(&head), Err(Close::TooLarge));
+        assert_eq!(server.reply, [0x88, 2, 3, 241]);
+        let mut server = server_of_messages();
+        assert_eq!(server.give(&frame(0x81, b"text")), Err(Close::WebSocket));
+        assert_eq!(server.reply, [0x88, 2, 3, 235]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use auth::ListenerRules;
 use gateway::{Factory, Gateway, Listener};
 
 use super::*;
-use crate::config::ListenerSetup;
+use crate::config::{Carrier, ListenerSetup};
 
 struct Nothing;
 
@@ -21,6 +21,7 @@ fn table(max_connections: usize) -> Table {
         name: "udp".to_owned(),
         protocol: "coap",
         bind: at(1),
+        carrier: Carrier::Datagram,
         tls: None,
         websocket: None,
         dtls: None,

@@ -16,14 +16,13 @@ use rustls::{RootCertStore, ServerConfig};
 use crate::config;
 use crate::layer::{Layer, tls::Tls};
 
-/// Protocols a client may name (RFC 7301): MQTT itself, and HTTP for what becomes a WebSocket.
-const ALPN: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
 /// Largest file read.
 const FILE: u64 = 16 << 20;
 
 /// See the module.
 pub struct TlsConfig {
     setup: config::Tls,
+    protocol: &'static str,
     current: RwLock<Arc<ServerConfig>>,
 }
 
@@ -43,14 +42,15 @@ impl std::fmt::Display for TlsError {
 impl std::error::Error for TlsError {}
 
 impl TlsConfig {
-    /// Reads the files.
-    pub fn load(setup: &config::Tls) -> Result<TlsConfig, TlsError> {
-        Ok(TlsConfig { setup: setup.clone(), current: RwLock::new(Arc::new(read(setup)?)) })
+    /// Reads the files. `protocol` is the one of the listener's gateway.
+    pub fn load(setup: &config::Tls, protocol: &'static str) -> Result<TlsConfig, TlsError> {
+        let current = RwLock::new(Arc::new(read(setup, protocol)?));
+        Ok(TlsConfig { setup: setup.clone(), protocol, current })
     }
 
     /// Reads the files again, for new connections. If anything is wrong with them, everything stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(read(&self.setup)?);
+        let new = Arc::new(read(&self.setup, self.protocol)?);
         *self.current.write() = new;
         Ok(())
     }
@@ -69,7 +69,7 @@ impl TlsConfig {
     }
 }
 
-fn read(setup: &config::Tls) -> Result<ServerConfig, TlsError> {
+fn read(setup: &config::Tls, protocol: &str) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&setup.certificate)?;
     let key = key(&setup.key)?;
     let provider = Arc::new(ring::default_provider());
@@ -89,7 +89,9 @@ fn read(setup: &config::Tls) -> Result<ServerConfig, TlsError> {
         rustls::Error::InvalidCertificate(e) => error(&setup.certificate, e),
         other => error(&setup.key, other),
     })?;
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    // What a client may name (RFC 7301): the protocol itself (`mqtt`; `coap` by RFC 8323, 8.2), and HTTP for what becomes
+    // a WebSocket.
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec(), b"http/1.1".to_vec()];
     // Devices that come back resume by a ticket that they keep; the server keeps nothing for them.
     config.ticketer = ring::Ticketer::new().map_err(|e| error(&setup.key, e))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
