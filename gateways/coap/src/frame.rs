@@ -37,10 +37,14 @@ impl Code {
     pub const CREATED: Code = Code::new(2, 1);
     /// 2.02.
     pub const DELETED: Code = Code::new(2, 2);
+    /// 2.03.
+    pub const VALID: Code = Code::new(2, 3);
     /// 2.04.
     pub const CHANGED: Code = Code::new(2, 4);
     /// 2.05.
     pub const CONTENT: Code = Code::new(2, 5);
+    /// 2.31.
+    pub const CONTINUE: Code = Code::new(2, 31);
     /// 4.00.
     pub const BAD_REQUEST: Code = Code::new(4, 0);
     /// 4.01.
@@ -55,6 +59,8 @@ impl Code {
     pub const METHOD_NOT_ALLOWED: Code = Code::new(4, 5);
     /// 4.06.
     pub const NOT_ACCEPTABLE: Code = Code::new(4, 6);
+    /// 4.08.
+    pub const INCOMPLETE: Code = Code::new(4, 8);
     /// 4.13.
     pub const TOO_LARGE: Code = Code::new(4, 13);
     /// 5.00.

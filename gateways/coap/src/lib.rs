@@ -9,6 +9,8 @@
 //!
 //! A delivery becomes a notification of each observation that matched; Confirmable ones leave one at a time (NSTART = 1).
 
+pub mod block;
+pub mod body;
 pub mod config;
 mod conversation;
 mod exchange;
@@ -21,6 +23,7 @@ pub mod options;
 mod request;
 mod resource;
 mod session;
+mod shelf;
 mod transmission;
 
 use std::collections::HashMap;

@@ -2,6 +2,8 @@
 
 use crate::frame::Message;
 
+/// ETag.
+pub const ETAG: u16 = 4;
 /// Observe (RFC 7641).
 pub const OBSERVE: u16 = 6;
 /// Location-Path.
@@ -20,12 +22,18 @@ pub const ACCEPT: u16 = 17;
 pub const BLOCK2: u16 = 23;
 /// Block1 (RFC 7959).
 pub const BLOCK1: u16 = 27;
+/// Size2 (RFC 7959, 4).
+pub const SIZE2: u16 = 28;
 /// Proxy-Uri.
 pub const PROXY_URI: u16 = 35;
 /// Proxy-Scheme.
 pub const PROXY_SCHEME: u16 = 39;
+/// Size1 (RFC 7959, 4).
+pub const SIZE1: u16 = 60;
 /// Echo (RFC 9175).
 pub const ECHO: u16 = 252;
+/// Request-Tag (RFC 9175, 3).
+pub const REQUEST_TAG: u16 = 292;
 
 /// What is wrong with a request's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
