@@ -35,7 +35,7 @@ class Case(unittest.TestCase):
 
     def peer(self):
         peer = Peer(self.server.port("coap"))
-        self.addCleanup(peer.socket.close)
+        self.addCleanup(peer.link.close)
         return peer
 
     def put(self, payload, uri=None, form=TEXT, **words):

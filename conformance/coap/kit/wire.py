@@ -1,10 +1,11 @@
-"""CoAP messages as bytes (RFC 7252, section 3), read strictly, and a peer that sends them over a socket of its own."""
+"""CoAP messages as bytes (RFC 7252, section 3), read strictly, and a peer that exchanges them."""
 
 import dataclasses
 import os
 import random
-import socket
 import time
+
+from coap.kit import links
 
 CON, NON, ACK, RST = range(4)
 GET, POST, PUT, DELETE = 1, 2, 3, 4
@@ -137,11 +138,10 @@ def path_options(uri):
 
 
 class Peer:
-    """A device with a socket of its own. `via` is where it sends to instead of the gateway's port on loopback."""
+    """A device. `link` is what carries its messages: the port of the gateway, or something with `send` and `receive`."""
 
-    def __init__(self, port, via=("127.0.0.1", None)):
-        self.socket = socket.socket(type=socket.SOCK_DGRAM)
-        self.socket.connect((via[0], via[1] or port))
+    def __init__(self, link):
+        self.link = links.Udp(link) if isinstance(link, int) else link
         self.id = random.randrange(65536)
         self.waiting = []
 
@@ -149,7 +149,7 @@ class Peer:
         return self
 
     def __exit__(self, *_):
-        self.socket.close()
+        self.link.close()
 
     def next_id(self):
         self.id = (self.id + 1) & 0xFFFF
@@ -162,17 +162,14 @@ class Peer:
         return Message(kind, method, self.next_id(), token, options, payload)
 
     def send(self, message):
-        self.socket.send(message if isinstance(message, bytes) else message.encode())
+        self.link.send(message if isinstance(message, bytes) else message.encode())
 
     def receive(self, seconds=5.0):
         """The next message, or None."""
         if self.waiting:
             return self.waiting.pop(0)
-        self.socket.settimeout(max(seconds, 0.001))
-        try:
-            return decode(self.socket.recv(65536))
-        except (TimeoutError, BlockingIOError):
-            return None
+        datagram = self.link.receive(max(seconds, 0.001))
+        return None if datagram is None else decode(datagram)
 
     def expect(self, matches, what, seconds=5.0):
         """The next message for which `matches` holds; others wait for their turn."""
