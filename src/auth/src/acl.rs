@@ -60,8 +60,17 @@ pub struct Identity<'a> {
     pub client_id: &'a str,
     /// Proven user name.
     pub username: Option<&'a str>,
+    /// Whether it has proven to be somebody, if only to have the key of this client id.
+    pub is_proven: bool,
     /// Its address.
     pub address: IpAddr,
+}
+
+impl<'a> Identity<'a> {
+    /// Of who has proven this name, or none.
+    pub fn new(client_id: &'a str, username: Option<&'a str>, address: IpAddr) -> Identity<'a> {
+        Identity { client_id, username, is_proven: username.is_some(), address }
+    }
 }
 
 impl Acl {
@@ -145,8 +154,8 @@ impl Who {
             patterns.iter().any(|p| p.strip_suffix('*').map_or(p == name, |start| name.starts_with(start)))
         };
         match self {
-            Who::Anonymous => who.username.is_none(),
-            Who::Authenticated => who.username.is_some(),
+            Who::Anonymous => !who.is_proven,
+            Who::Authenticated => who.is_proven,
             Who::User(names) => who.username.is_some_and(|name| like(names, name)),
             Who::Client(ids) => like(ids, who.client_id),
             Who::Address(nets) => nets.iter().any(|net| net.contains(&who.address.to_canonical())),
@@ -343,7 +352,7 @@ mod tests {
     }
 
     fn client<'a>(client_id: &'a str, username: Option<&'a str>) -> Identity<'a> {
-        Identity { client_id, username, address: "10.1.2.3".parse().unwrap() }
+        Identity::new(client_id, username, "10.1.2.3".parse().unwrap())
     }
 
     fn publishes(acl: &Acl, who: Identity<'_>, topic: &str) -> bool {

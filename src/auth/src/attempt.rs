@@ -11,9 +11,10 @@ use parking_lot::RwLock;
 use crate::acl::{Acl, Identity};
 use crate::ban::{Bans, Suspect};
 use crate::config::Options;
-use crate::grant::Grant;
+use crate::grant::{Device, Grant};
 use crate::listener::ListenerRules;
 use crate::passwd::{self, Users};
+use crate::psk::{Entry, Keys, Offer, Tries};
 use crate::scram::{Exchange, METHOD};
 
 /// Fills a buffer with bytes that nobody can guess; false if there are none.
@@ -22,7 +23,7 @@ pub type Random = Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>;
 /// What a client shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// Client id, assigned if it sent none.
+    /// Client id; if it sent none, [`Auth::client_id`] or an assigned one.
     pub client_id: &'a str,
     /// User name.
     pub username: Option<&'a str>,
@@ -49,12 +50,14 @@ pub struct Auth {
     state: RwLock<Arc<State>>,
     bans: Arc<Bans>,
     random: Random,
-    /// Salts of unknown users come from it where the password file has no key.
+    /// Salts of unknown users come from it where the password file has no key, and keys of unknown identities.
     fallback: [u8; 32],
+    tries: Tries,
 }
 
 struct State {
     users: Users,
+    psk: Keys,
     acl: Acl,
     anonymous: Grant,
 }
@@ -67,7 +70,8 @@ impl Auth {
         // Without randomness no exchange is begun, and so this is not used either.
         let _ = random(&mut fallback);
         let bans = Arc::new(Bans::new(options.bans.clone()));
-        (Auth { state: RwLock::new(Arc::new(state)), bans, random, fallback }, mistakes)
+        let state = RwLock::new(Arc::new(state));
+        (Auth { state, bans, random, fallback, tries: Tries::default() }, mistakes)
     }
 
     /// Reads the files again. With mistakes everything stays as it was. Clients that are connected keep their grants until
@@ -81,11 +85,51 @@ impl Auth {
         mistakes
     }
 
-    /// The grant of a connected client by the access list as it is now. Its name stays proven.
-    pub fn regrant(&self, grant: &Grant, client_id: &str, address: IpAddr) -> Grant {
+    /// The grant of a connected client by the access list as it is now. Its name stays proven. None if its pre-shared key is
+    /// gone, or is no longer this client's: it may not stay.
+    pub fn regrant(&self, grant: &Grant, client_id: &str, address: IpAddr) -> Option<Grant> {
         let state = self.state.read().clone();
-        let username = grant.username();
-        state.grant(Identity { client_id, username, address: address.to_canonical() })
+        let address = address.to_canonical();
+        let Some(device) = grant.device() else {
+            return Some(state.grant(Identity::new(client_id, grant.username(), address)));
+        };
+        let entry = state.psk.find(device.identity.as_bytes())?;
+        let is_same = entry.client_id == client_id && entry.user == grant.username();
+        is_same.then(|| state.device(&entry, address))
+    }
+
+    /// The client id that a proven credential stands for. One that names its client comes in as that and no other; who sends
+    /// no client id gets it.
+    pub fn client_id(&self, facts: &Facts, rules: &ListenerRules) -> Option<Arc<str>> {
+        if let Some(identity) = &facts.psk {
+            return self.state.read().psk.find(identity.as_bytes()).map(|e| e.client_id.into());
+        }
+        // Elsewhere a certificate is a user's, who may have many clients.
+        let name = rules.certified(facts).ok()?.filter(|_| facts.transport == Transport::Dtls)?;
+        Some(name.into())
+    }
+
+    /// What to shake hands with whoever says `identity` there. Where two keys are valid, the one that failed from this address
+    /// last comes second.
+    pub fn psk(&self, now: Now, identity: &[u8], address: IpAddr) -> Offer {
+        let offer = self.state.read().psk.offer(now.wall_ms, &self.fallback, identity);
+        match (self.tries.is_turned(identity, address), offer.other) {
+            (true, Some(other)) => Offer { key: other, other: Some(offer.key), ..offer },
+            (_, other) => Offer { other, ..offer },
+        }
+    }
+
+    /// A handshake with this identity has failed: there is no such one, or the key is another.
+    pub fn psk_failed(&self, now: Now, identity: &[u8], address: IpAddr) {
+        let state = self.state.read().clone();
+        let address = address.to_canonical();
+        let entry = state.psk.find(identity);
+        if entry.is_some_and(|e| e.has_two_keys(now.wall_ms)) {
+            self.tries.turn(identity, address);
+        }
+        let claimed = std::str::from_utf8(identity).unwrap_or_default();
+        let client_id = entry.map_or(claimed, |e| e.client_id);
+        self.bans.failed(now, &Suspect { client_id, username: entry.and_then(|e| e.user), address });
     }
 
     /// Whether the password file holds anybody.
@@ -101,6 +145,9 @@ impl Auth {
     /// Decides on credentials.
     pub fn check(&self, now: Now, attempt: &Attempt<'_>) -> Verdict {
         let state = self.state.read().clone();
+        if let Some(identity) = &attempt.facts.psk {
+            return self.by_psk(now, attempt, identity, &state).map_or_else(Verdict::Deny, Verdict::Allow);
+        }
         let certified = match attempt.rules.certified(attempt.facts) {
             Ok(name) => name,
             Err(why) => return Verdict::Deny(why),
@@ -114,7 +161,9 @@ impl Auth {
             return outcome.user(name).map_or_else(Verdict::Deny, Verdict::Allow);
         }
         let has_users = !outcome.state.users.is_empty();
-        let is_open = attempt.rules.anonymous.admits(attempt.facts, has_users);
+        // DTLS is for those who have something to prove.
+        let is_open = attempt.facts.transport != Transport::Dtls
+            && attempt.rules.anonymous.admits(attempt.facts, has_users);
         match (username, attempt.password) {
             // Names are not believed where there is nobody to prove to be: the client comes in without one.
             (Some(_), _) | (_, Some(_)) if is_open && !has_users => Verdict::Allow(outcome.anonymous()),
@@ -138,6 +187,27 @@ impl Auth {
         }
     }
 
+    /// Lets in who has proven a pre-shared key, as the client that it is of. Nothing else is asked.
+    fn by_psk(
+        &self,
+        now: Now,
+        attempt: &Attempt<'_>,
+        identity: &str,
+        state: &State,
+    ) -> Result<Grant, Refusal> {
+        let entry = state.psk.find(identity.as_bytes());
+        let username = entry.and_then(|e| e.user);
+        if self.bans.has(now, &Suspect::new(attempt.client_id, username, attempt.facts)) {
+            return Err(Refusal::Banned);
+        }
+        // It may have been removed since the handshake.
+        let entry = entry.ok_or(Refusal::BadCredentials)?;
+        if entry.client_id != attempt.client_id {
+            return Err(Refusal::ClientId);
+        }
+        Ok(state.device(&entry, attempt.facts.address.ip().to_canonical()))
+    }
+
     /// Lets a client go on with its session that shows what was kept with it (`known`: that, and the name that owns the
     /// session). A name that has left the password file does not come in any more.
     pub fn resume(
@@ -148,6 +218,9 @@ impl Auth {
         known: Option<(impl AsRef<[u8]>, Option<Arc<str>>)>,
     ) -> Result<Grant, Refusal> {
         let state = self.state.read().clone();
+        if let Some(identity) = &attempt.facts.psk {
+            return self.by_psk(now, attempt, identity, &state);
+        }
         let (kept, owner) = known.map_or((None, None), |(kept, owner)| (Some(kept), owner));
         if self.bans.has(now, &Suspect::new(attempt.client_id, owner.as_deref(), attempt.facts)) {
             return Err(Refusal::Banned);
@@ -164,7 +237,9 @@ impl Auth {
         match owner.as_deref() {
             Some(name) if users.has(name) => outcome.user(name),
             Some(_) => Err(Refusal::BadCredentials),
-            None if attempt.rules.anonymous.admits(attempt.facts, !users.is_empty()) => {
+            None if attempt.facts.transport != Transport::Dtls
+                && attempt.rules.anonymous.admits(attempt.facts, !users.is_empty()) =>
+            {
                 Ok(outcome.anonymous())
             }
             None => Err(Refusal::NotAuthorised),
@@ -177,7 +252,8 @@ impl Auth {
         if self.bans.has(now, &Suspect::new(attempt.client_id, attempt.username, attempt.facts)) {
             return Err(Refusal::Banned);
         }
-        if method != METHOD {
+        // Who has proven a pre-shared key is asked for nothing else.
+        if method != METHOD || attempt.facts.psk.is_some() {
             return Err(Refusal::BadMethod);
         }
         let certified = attempt.rules.certified(attempt.facts)?;
@@ -212,6 +288,14 @@ impl State {
         }
     }
 
+    /// What the device of a credential may do.
+    fn device(&self, entry: &Entry<'_>, address: IpAddr) -> Grant {
+        let Entry { client_id, user: username, .. } = *entry;
+        let who = Identity { client_id, username, is_proven: true, address };
+        let principal = format!("psk:{client_id}").into();
+        self.acl.grant(who).of(Device { identity: entry.identity.into(), principal })
+    }
+
     fn read(options: &Options) -> (State, Vec<Mistake>) {
         let mut mistakes = Vec::new();
         let users = options.passwords.as_deref().map(|path| {
@@ -220,13 +304,19 @@ impl State {
         });
         let (users, wrong) = users.unwrap_or_default();
         mistakes.extend(wrong);
+        let psk = options.psk.as_deref().map(|path| {
+            let read = Keys::read(path).map_err(|e| unreadable(path, "psk", &e));
+            read.unwrap_or_else(|mistake| (Keys::default(), vec![mistake]))
+        });
+        let (psk, wrong) = psk.unwrap_or_default();
+        mistakes.extend(wrong);
         let acl = options.acl.as_deref().map(|path| match passwd::read_bounded(path, MAX_ACL) {
             Ok(text) => Acl::decode(&path.display().to_string(), &text),
             Err(e) => (Acl::default(), vec![unreadable(path, "acl", &e)]),
         });
         let (acl, wrong) = acl.unwrap_or_default();
         mistakes.extend(wrong);
-        (State { users, acl, anonymous: Grant::anonymous() }, mistakes)
+        (State { users, psk, acl, anonymous: Grant::anonymous() }, mistakes)
     }
 }
 
@@ -272,7 +362,7 @@ impl Outcome {
     }
 
     fn grant(&self, username: Option<&str>) -> Grant {
-        self.state.grant(Identity { client_id: &self.client_id, username, address: self.address })
+        self.state.grant(Identity::new(&self.client_id, username, self.address))
     }
 
     /// The client could not prove its name.

@@ -11,6 +11,8 @@ use crate::ban::BanOptions;
 pub struct Options {
     /// `passwords`: the password file; one that does not exist holds nobody.
     pub passwords: Option<PathBuf>,
+    /// `psk`: the pre-shared keys; a file that does not exist holds nobody.
+    pub psk: Option<PathBuf>,
     /// `acl`: the access list; empty text or none allows everything but reading `$SYS`.
     pub acl: Option<PathBuf>,
     /// `[auth.bans]`.
@@ -19,7 +21,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { passwords: Some("etc/passwd".into()), acl: None, bans: BanOptions::default() }
+        Options {
+            passwords: Some("etc/passwd".into()),
+            psk: Some("etc/psk".into()),
+            acl: None,
+            bans: BanOptions::default(),
+        }
     }
 }
 
@@ -31,9 +38,9 @@ impl Options {
             Some(text) => (!text.is_empty()).then(|| PathBuf::from(text)),
             None => default,
         };
-        let (passwords, acl) = (path("passwords", d.passwords), path("acl", d.acl));
+        let (passwords, psk, acl) = (path("passwords", d.passwords), path("psk", d.psk), path("acl", d.acl));
         let bans = BanOptions::read(s.section("bans"));
         s.finish();
-        Options { passwords, acl, bans }
+        Options { passwords, psk, acl, bans }
     }
 }

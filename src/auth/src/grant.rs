@@ -14,10 +14,19 @@ pub struct Grant(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     username: Option<Arc<str>>,
+    device: Option<Device>,
     rules: Box<[Rule]>,
     default_allow: bool,
     /// No rule concerns publishing and the default is to allow.
     may_publish_all: bool,
+}
+
+/// Who came in with a pre-shared key.
+#[derive(Clone, Debug)]
+pub(crate) struct Device {
+    pub(crate) identity: Arc<str>,
+    /// The owner of its session where the credential names no user: no user is called so.
+    pub(crate) principal: Arc<str>,
 }
 
 /// One rule for one client.
@@ -49,7 +58,21 @@ const SYS: &str = "$SYS/#";
 impl Grant {
     pub(crate) fn new(username: Option<Arc<str>>, rules: Vec<Rule>, default_allow: bool) -> Grant {
         let may_publish_all = default_allow && !rules.iter().any(|r| r.publish && !r.allow);
-        Grant(Arc::new(Inner { username, rules: rules.into_boxed_slice(), default_allow, may_publish_all }))
+        let rules = rules.into_boxed_slice();
+        Grant(Arc::new(Inner { username, device: None, rules, default_allow, may_publish_all }))
+    }
+
+    /// The same for who has proven a pre-shared key.
+    pub(crate) fn of(mut self, device: Device) -> Grant {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.device = Some(device);
+        }
+        self
+    }
+
+    /// The identity of the pre-shared key that was proven.
+    pub(crate) fn device(&self) -> Option<&Device> {
+        self.0.device.as_ref()
     }
 
     /// A client without a name that may do everything but read `$SYS`.
@@ -62,9 +85,10 @@ impl Grant {
         self.0.username.as_deref()
     }
 
-    /// Who owns this client's session: the same for every way to prove the name. None is everybody without a name.
+    /// Who owns this client's session: the same for every way to prove the name. A device with a pre-shared key and no
+    /// name owns its own. None is everybody else without a name.
     pub fn principal(&self) -> Option<Arc<str>> {
-        self.0.username.clone()
+        self.0.username.clone().or_else(|| self.0.device.as_ref().map(|d| d.principal.clone()))
     }
 
     /// Whether the client may publish to `topic`, as it sent it.

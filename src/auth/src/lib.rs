@@ -6,8 +6,8 @@
 //! one comparison where everything is allowed.
 //!
 //! ```text
-//! Attempt -> banned? -> certificate -> user and password -> anonymous? -> Grant
-//!                                   \-> Exchange (SCRAM-SHA-256)       /
+//! Attempt -> banned? -> pre-shared key -> certificate -> user and password -> anonymous? -> Grant
+//!                                                     \-> Exchange (SCRAM-SHA-256)       /
 //! ```
 //!
 //! Nothing here opens a socket or reads a clock. Files are read by [`Auth::open`] and [`Auth::reload`] alone.
@@ -20,6 +20,7 @@ mod cover;
 mod grant;
 mod listener;
 pub mod passwd;
+pub mod psk;
 mod scram;
 
 pub use attempt::{Attempt, Auth, Random, Verdict};

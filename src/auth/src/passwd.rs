@@ -122,21 +122,7 @@ impl Users {
 
     /// Writes the file at `path` with permission 0600: a new file takes the old one's place at once, or nothing changes.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let new = path.with_file_name(name);
-        let written = (|| {
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(self.encode().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, path)
-        })();
-        if written.is_err() {
-            // What could not be written may not be there.
-            let _ = fs::remove_file(&new);
-        }
-        written
+        replace(path, self.encode().as_bytes())
     }
 
     /// Adds a user or changes its password. `random`: 64 bytes nobody can guess. `with_scram`: enhanced authentication
@@ -248,6 +234,29 @@ pub(crate) fn read_bounded(path: &Path, most: u64) -> io::Result<String> {
         return Err(io::Error::other(format!("is larger than {most} bytes")));
     }
     fs::read_to_string(path)
+}
+
+/// Puts a file of these bytes, with permission 0600, in the place of the one at `path`, or changes nothing. It belongs to
+/// who the old one belonged to, where that can be: root must not lock the gateway out.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = (|| {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        if let Ok(old) = fs::metadata(path) {
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    })();
+    if written.is_err() {
+        // What could not be written may not be there.
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 #[cfg(test)]

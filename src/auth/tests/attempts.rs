@@ -36,6 +36,7 @@ impl World {
         std::fs::create_dir_all(&folder).unwrap();
         let options = Options {
             passwords: Some(folder.join("passwd")),
+            psk: Some(folder.join("psk")),
             acl: Some(folder.join("acl.conf")),
             bans: BanOptions { login_failures: 3, ..BanOptions::default() },
         };
@@ -104,6 +105,13 @@ impl Who {
 
     fn far() -> Who {
         Who::from("192.0.2.1:5000")
+    }
+
+    /// A device behind DTLS that has proven this identity.
+    fn device(identity: &str) -> Who {
+        let mut who = Who::far();
+        (who.facts.psk, who.facts.transport) = (Some(identity.into()), Transport::Dtls);
+        who
     }
 
     fn with(mut self, username: &'static str, password: &'static str) -> Who {
@@ -223,7 +231,7 @@ fn a_reload_with_mistakes_changes_nothing() {
         .unwrap();
     let connected = alice().unwrap();
     assert_eq!(world.auth.reload(&world.options), []);
-    let again = |client_id| world.auth.regrant(&connected, client_id, "192.0.2.1".parse().unwrap());
+    let again = |client_id| world.auth.regrant(&connected, client_id, "192.0.2.1".parse().unwrap()).unwrap();
     assert!(connected.may_publish("b", Qos::AtMostOnce, false));
     assert!(!again("c1").may_publish("b", Qos::AtMostOnce, false));
     assert!(
@@ -364,4 +372,146 @@ fn what_was_kept_with_a_session_opens_it_for_its_owner_and_nobody_else() {
     }
     // A session without an owner is for whom this listener lets in without a name.
     assert_eq!(resume(&Who::far(), kept, Some((kept, None))).unwrap_err(), Refusal::NotAuthorised);
+}
+
+const DEVICES: &str = "meter meter-1 alice 00112233\nvalve valve-1 - 01 02 1970-01-01T01:00:00Z\n";
+
+impl World {
+    fn with_devices(acl: &str) -> World {
+        let world = World::new(&[("alice", "secret")], acl);
+        std::fs::write(world.folder.join("psk"), DEVICES).unwrap();
+        assert_eq!(world.auth.reload(&world.options), []);
+        world
+    }
+
+    fn check_as(&self, client_id: &str, who: &Who) -> Result<Grant, Refusal> {
+        match self.auth.check(NOW, &Attempt { client_id, ..who.attempt() }) {
+            Verdict::Allow(grant) => Ok(grant),
+            Verdict::Deny(why) => Err(why),
+            Verdict::Work(_) => panic!("a proven key needs no password"),
+        }
+    }
+}
+
+#[test]
+fn a_proven_key_opens_the_session_of_its_client_with_the_rights_of_its_user() {
+    let world = World::with_devices(
+        "allow user alice publish alice/%c\nallow authenticated publish own/%c\nallow anonymous publish open\ndefault deny\n",
+    );
+    let meter = world.check_as("meter-1", &Who::device("meter")).unwrap();
+    assert_eq!((meter.username(), meter.principal().as_deref()), (Some("alice"), Some("alice")));
+    assert!(meter.may_publish("alice/meter-1", Qos::AtMostOnce, false));
+    let valve = world.check_as("valve-1", &Who::device("valve")).unwrap();
+    // Without a user its session is still its own, and no user can be called so.
+    assert_eq!((valve.username(), valve.principal().as_deref()), (None, Some("psk:valve-1")));
+    assert!(valve.may_publish("own/valve-1", Qos::AtMostOnce, false));
+    assert!(!valve.may_publish("own/meter-1", Qos::AtMostOnce, false));
+    assert!(!valve.may_publish("open", Qos::AtMostOnce, false), "it is not nobody");
+}
+
+#[test]
+fn a_proven_key_is_no_other_clients() {
+    let world = World::with_devices("");
+    for other in ["meter-1", "", "VALVE-1"] {
+        assert_eq!(world.check_as(other, &Who::device("valve")).unwrap_err(), Refusal::ClientId);
+    }
+    // Neither a password nor an exchange makes it another one.
+    let with_password = Who { username: Some("alice"), password: Some("secret"), ..Who::device("valve") };
+    assert_eq!(world.check_as("x", &with_password).unwrap_err(), Refusal::ClientId);
+    assert_eq!(world.check_as("valve-1", &with_password).unwrap().username(), None);
+    let exchange = world.auth.exchange(NOW, "SCRAM-SHA-256", &Who::device("valve").attempt());
+    assert_eq!(exchange.unwrap_err(), Refusal::BadMethod);
+}
+
+#[test]
+fn a_credential_stands_for_a_client_id() {
+    let world = World::with_devices("");
+    let own = |who: &Who| world.auth.client_id(&who.facts, &who.rules);
+    assert_eq!(own(&Who::device("meter")).as_deref(), Some("meter-1"));
+    assert_eq!(own(&Who::device("gone")), None);
+    assert_eq!(own(&Who::far()), None);
+    let mut certified = Who::device("meter");
+    let certificate = Certificate { common_name: Some("pump-3".into()), fingerprint: [0; 32] };
+    (certified.facts.psk, certified.facts.certificate) = (None, Some(Arc::new(certificate)));
+    assert_eq!(own(&certified), None, "certificates name nobody at this listener");
+    certified.rules.certificate_user = true;
+    assert_eq!(own(&certified).as_deref(), Some("pump-3"));
+    assert_eq!(world.check_as("pump-3", &certified).unwrap().username(), Some("pump-3"));
+    certified.facts.transport = Transport::Tls;
+    assert_eq!(own(&certified), None, "a user may have many clients");
+}
+
+#[test]
+fn a_peer_behind_dtls_that_proves_nothing_needs_a_password() {
+    let world = World::new(&[("alice", "secret")], "");
+    let mut who =
+        Who { rules: ListenerRules { anonymous: Anonymous::Always, ..Default::default() }, ..Who::near() };
+    assert!(world.check(&who).is_ok());
+    who.facts.transport = Transport::Dtls;
+    assert_eq!(world.check(&who).unwrap_err(), Refusal::NotAuthorised);
+    assert_eq!(world.check(&who.with("alice", "secret")).unwrap().username(), Some("alice"));
+    let world = World::new(&[], "");
+    let mut who = Who::near();
+    who.facts.transport = Transport::Dtls;
+    assert_eq!(world.check(&who.with("alice", "secret")).unwrap_err(), Refusal::BadCredentials);
+}
+
+#[test]
+fn a_removed_or_changed_credential_ends_at_the_next_regrant() {
+    let world = World::with_devices("");
+    let at = "192.0.2.1".parse().unwrap();
+    let meter = world.check_as("meter-1", &Who::device("meter")).unwrap();
+    let valve = world.check_as("valve-1", &Who::device("valve")).unwrap();
+    assert_eq!(world.auth.regrant(&meter, "meter-1", at).unwrap().principal().as_deref(), Some("alice"));
+    assert_eq!(world.auth.regrant(&valve, "valve-1", at).unwrap().principal(), valve.principal());
+    for text in ["meter meter-1 - 00112233\n", "meter meter-2 alice 00112233\n", ""] {
+        std::fs::write(world.folder.join("psk"), text).unwrap();
+        assert_eq!(world.auth.reload(&world.options), []);
+        assert!(world.auth.regrant(&meter, "meter-1", at).is_none(), "{text}");
+        assert!(world.auth.regrant(&valve, "valve-1", at).is_none(), "{text}");
+    }
+    assert_eq!(world.check_as("meter-1", &Who::device("meter")).unwrap_err(), Refusal::BadCredentials);
+    // With a new key alone it stays.
+    std::fs::write(world.folder.join("psk"), "meter meter-1 alice ffff\n").unwrap();
+    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.auth.regrant(&meter, "meter-1", at).is_some());
+}
+
+#[test]
+fn failed_handshakes_bring_a_ban_that_holds_for_proven_keys_too() {
+    let world = World::with_devices("");
+    let (mut who, at) = (Who::device("meter"), "192.0.2.1".parse().unwrap());
+    for identity in [&b"meter"[..], b"gone", b"\xff"] {
+        assert!(world.check_as("meter-1", &who).is_ok());
+        world.auth.psk_failed(NOW, identity, at);
+    }
+    assert_eq!(world.check_as("meter-1", &who).unwrap_err(), Refusal::Banned);
+    who.facts.address = "192.0.2.2:5000".parse().unwrap();
+    assert!(world.check_as("meter-1", &who).is_ok());
+}
+
+#[test]
+fn the_key_that_failed_comes_second_where_two_are_valid() {
+    let world = World::with_devices("");
+    let at = "192.0.2.1".parse().unwrap();
+    let first = |identity: &[u8]| world.auth.psk(NOW, identity, at).key[0];
+    assert_eq!(first(b"valve"), 1);
+    world.auth.psk_failed(NOW, b"valve", at);
+    assert_eq!(first(b"valve"), 2);
+    assert_eq!(world.auth.psk(NOW, b"valve", "192.0.2.2".parse().unwrap()).key[0], 1);
+    let later = Now { wall_ms: 3_600_000, ..NOW };
+    assert_eq!(world.auth.psk(later, b"valve", at).key[0], 1, "the older key has ended");
+    world.auth.psk_failed(NOW, b"valve", at);
+    assert_eq!(first(b"valve"), 1);
+    let unknown = world.auth.psk(NOW, b"gone", at);
+    assert!(!unknown.is_known && unknown.key.len() == 4);
+}
+
+#[test]
+fn a_mistake_among_the_keys_leaves_everything_as_it_was() {
+    let world = World::with_devices("");
+    std::fs::write(world.folder.join("psk"), "meter meter-1 - zz\n").unwrap();
+    let mistakes = world.auth.reload(&world.options);
+    assert!(mistakes[0].to_string().contains("psk:1"), "{}", mistakes[0]);
+    assert!(world.check_as("valve-1", &Who::device("valve")).is_ok());
 }

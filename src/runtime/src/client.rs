@@ -51,11 +51,14 @@ impl Client {
         self.extra.get_or_insert_default()
     }
 
-    /// Fills in what the client may do anew, after the access list has changed.
-    pub fn regrant(&mut self, auth: &Auth, address: SocketAddr) {
-        if let (Some(session), Some(grant)) = (&self.session, &mut self.grant) {
-            *grant = auth.regrant(grant, session.client_id(), address.ip());
+    /// Fills in what the client may do anew, after the access list has changed. False if it may not even stay.
+    pub fn regrant(&mut self, auth: &Auth, address: SocketAddr) -> bool {
+        let (Some(session), Some(grant)) = (&self.session, &mut self.grant) else { return true };
+        match auth.regrant(grant, session.client_id(), address.ip()) {
+            Some(new) => *grant = new,
+            None => return false,
         }
+        true
     }
 
     /// Counts one message and its bytes against the client's rate; does nothing where there is no limit.

@@ -185,9 +185,13 @@ impl Datagrams {
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
-                for entry in self.table.entries() {
-                    entry.client.regrant(&self.desk.house.auth, entry.way.0);
+                let mut gone = Vec::new();
+                for (peer, entry) in self.table.entries() {
+                    if !entry.client.regrant(&self.desk.house.auth, entry.way.0) {
+                        gone.push(peer);
+                    }
                 }
+                gone.into_iter().for_each(|peer| self.stop(now, peer, Stop::Kicked));
             }
             Mail::ShutDown => {
                 self.is_stopping = true;

@@ -416,7 +416,8 @@ impl Desk {
             return Some(Answer::Refused(Refusal::ServerBusy));
         }
         if connect.client_id.is_empty() {
-            let Some(id) = assigned_client_id() else {
+            let own = self.house.auth.client_id(&facts, port.rules()).map(|id| Box::from(&*id));
+            let Some(id) = own.or_else(assigned_client_id) else {
                 return Some(self.refuse(peers, peer, Refusal::ServerBusy));
             };
             connect.client_id = id;

@@ -184,10 +184,14 @@ impl Streams {
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
-                for (_, conn) in &mut self.conns {
+                let mut gone = Vec::new();
+                for (slot, conn) in &mut self.conns {
                     let address = conn.layers.as_ref().and_then(|l| l.learnt.address).unwrap_or(conn.address);
-                    conn.client.regrant(&self.desk.house.auth, address);
+                    if !conn.client.regrant(&self.desk.house.auth, address) {
+                        gone.push(Peer { slot: slot as u32, generation: conn.generation });
+                    }
                 }
+                gone.into_iter().for_each(|peer| self.stop(now, peer, Stop::Kicked));
             }
             Mail::ShutDown => {
                 self.is_stopping = true;

@@ -157,8 +157,9 @@ impl Table {
         self.entries.iter().map(|(slot, e)| Peer { slot: slot as u32, generation: e.generation })
     }
 
-    pub(super) fn entries(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut().map(|(_, e)| e)
+    pub(super) fn entries(&mut self) -> impl Iterator<Item = (Peer, &mut Entry)> {
+        let peer = |slot: usize, e: &Entry| Peer { slot: slot as u32, generation: e.generation };
+        self.entries.iter_mut().map(move |(slot, e)| (peer(slot, e), e))
     }
 
     /// The peer in this slot, which is not in the list of those to drain any more.
