@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gateway::config::Section;
+use gateway::config::{Kind, Section};
+use gateway::topic::check_name;
 
 /// Which notifications are Confirmable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Config {
     pub amplification_limit: bool,
     /// Topics listed in `/.well-known/core`.
     pub max_discovered: usize,
+    /// Where clients publish requests to devices: `{this}/{client id}/request`; empty is nowhere.
+    pub request_topic: Box<str>,
 }
 
 impl Default for Config {
@@ -62,6 +65,7 @@ impl Default for Config {
             notify_type: NotifyType::Qos,
             amplification_limit: true,
             max_discovered: 100,
+            request_topic: "coap".into(),
         }
     }
 }
@@ -87,6 +91,18 @@ impl Config {
             notify_type: s.choice("notify_type", d.notify_type, &types),
             amplification_limit: s.flag("amplification_limit", d.amplification_limit),
             max_discovered: s.number("max_discovered", d.max_discovered as u32, 0..=10_000) as usize,
+            request_topic: s.read("request_topic", topic).unwrap_or(d.request_topic),
         }
+    }
+}
+
+/// A topic that others can stand below, or nothing.
+fn topic(kind: &Kind) -> Result<Box<str>, String> {
+    match kind {
+        Kind::Text(t) if t.is_empty() => Ok("".into()),
+        Kind::Text(t) if check_name(t).is_ok() && !t.starts_with('$') && !t.ends_with('/') => {
+            Ok(t.as_str().into())
+        }
+        _ => Err("must be a topic such as `coap`, without `+`, `#` and `$`, or empty".to_owned()),
     }
 }

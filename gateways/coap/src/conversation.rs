@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gateway::{Filter, Instant};
 
+use crate::client::Asking;
 use crate::exchange::Exchanges;
 use crate::frame::{Message, Token};
 use crate::request::{Identity, Operation};
@@ -168,6 +169,8 @@ pub(crate) struct Conversation {
     pub(crate) last_identifier: u32,
     /// The Confirmable message in flight (NSTART = 1), then those behind it.
     pub(crate) outgoing: VecDeque<Outgoing>,
+    /// Requests to the peer's own server.
+    pub(crate) asking: Asking,
     /// Non-confirmable notifications sent lately, so that a Reset finds its observation.
     pub(crate) recent: VecDeque<(u16, Token)>,
     /// What answers are for, by ticket, with the message id of the request.
@@ -209,6 +212,7 @@ impl Conversation {
             observations: Vec::new(),
             last_identifier: 0,
             outgoing: VecDeque::new(),
+            asking: Asking::default(),
             recent: VecDeque::new(),
             steps: VecDeque::new(),
             scheduled: Instant::NEVER,
@@ -238,7 +242,7 @@ impl Conversation {
     pub(crate) fn due(&self, idle: Duration) -> Instant {
         let sends = self.outgoing.front().map(|o| o.due);
         let leisure = self.leisure.iter().map(|(at, _)| *at).min();
-        [self.exchanges.due(), sends, leisure]
+        [self.exchanges.due(), sends, leisure, self.asking.due()]
             .into_iter()
             .flatten()
             .min()
@@ -253,6 +257,6 @@ impl Conversation {
         }
         let patience = if self.observations.is_empty() { idle } else { CONFIRM_AT_LEAST.mul_f64(1.5) };
         // A peer that was forgotten while its message ids may come again would be answered twice.
-        (self.seen + patience).max(self.exchanges.last())
+        (self.seen + patience).max(self.exchanges.last()).max(self.asking.last())
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod body;
+mod client;
 pub mod config;
 mod conversation;
 mod exchange;
@@ -32,8 +33,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use gateway::{
-    Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Flow, Gateway, Instant, Now,
-    Outbox, Peer, Refusal, Settle, Stop, Ticket, Transport,
+    Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Failure, Flow, Gateway,
+    Instant, Now, Outbox, Peer, Refusal, Request, Settle, Stop, Ticket, Transport,
 };
 
 pub use config::{Config, NotifyType};
@@ -62,6 +63,10 @@ impl CoapFactory {
 impl Factory for CoapFactory {
     fn build(&self) -> Box<dyn Gateway> {
         Box::new(Coap::new(self.config.clone(), self.random.clone()))
+    }
+
+    fn request_topic(&self) -> Option<&str> {
+        Some(&*self.config.request_topic).filter(|t| !t.is_empty())
     }
 }
 
@@ -168,23 +173,17 @@ impl Coap {
             c.seen = now.instant;
         }
         match (message.kind, message.code) {
-            (Kind::Ack, code) => {
-                self.acknowledged(now, peer, message.id, out);
-                if code != Code::EMPTY {
-                    // Nothing is asked of peers yet that they could answer.
-                    out.act(Action::Drop(peer, Drop::Unexpected));
-                }
-            }
+            (Kind::Ack, Code::EMPTY) => self.acknowledged(now, peer, message.id, out),
+            (Kind::Ack, code) if code.class() > 0 => self.piggybacked(now, peer, &message, out),
+            // An acknowledgement carries no request: ignored (4.2).
+            (Kind::Ack, _) => out.act(Action::Drop(peer, Drop::Malformed)),
             (Kind::Rst, _) => self.reset(now, peer, message.id, out),
             // CoAP ping (4.3).
             (Kind::Con, Code::EMPTY) => self.send(peer, &Message::empty(Kind::Rst, message.id), out),
             (_, code) if code.is_request() => self.request(now, peer, message, bytes.len(), out),
-            (kind, _) => {
-                if kind == Kind::Con {
-                    self.send(peer, &Message::empty(Kind::Rst, message.id), out);
-                }
-                out.act(Action::Drop(peer, Drop::Unexpected));
-            }
+            // Only a Confirmable message may be Empty (4.3).
+            (_, Code::EMPTY) => out.act(Action::Drop(peer, Drop::Malformed)),
+            _ => self.separate(now, peer, &message, out),
         }
     }
 
@@ -401,6 +400,11 @@ impl Gateway for Coap {
         self.schedule(peer);
     }
 
+    fn command(&mut self, now: Now, peer: Peer, ticket: Ticket, request: &Request, out: &mut Outbox) {
+        self.ask(now, peer, ticket, request, out);
+        self.schedule(peer);
+    }
+
     fn stop(&mut self, _: Now, peer: Peer, why: Stop, out: &mut Outbox) {
         let code = match why {
             Stop::TakenOver | Stop::Kicked => Code::UNAUTHORIZED,
@@ -413,7 +417,8 @@ impl Gateway for Coap {
         }
     }
 
-    fn closed(&mut self, _: Now, peer: Peer, _: &mut Outbox) {
+    fn closed(&mut self, _: Now, peer: Peer, out: &mut Outbox) {
+        self.none_answered(peer, Failure::Gone, out);
         self.claim(peer, None);
         self.forget_name(peer);
         if let Some(c) = self.peers.remove(&peer) {
@@ -441,6 +446,7 @@ impl Gateway for Coap {
         into.push(("named", c.token.is_some().to_string()));
         into.push(("exchanges", c.exchanges.len().to_string()));
         into.push(("unacknowledged", c.outgoing.len().to_string()));
+        into.push(("requests", c.asking.len().to_string()));
         for o in &c.observations {
             into.push(("observes", o.filter.as_str().to_owned()));
         }

@@ -18,6 +18,8 @@ pub const MAX_AGE: u16 = 14;
 pub const URI_QUERY: u16 = 15;
 /// Accept.
 pub const ACCEPT: u16 = 17;
+/// Location-Query.
+pub const LOCATION_QUERY: u16 = 20;
 /// Block2 (RFC 7959).
 pub const BLOCK2: u16 = 23;
 /// Block1 (RFC 7959).

@@ -1,3 +1,4 @@
+mod client;
 mod group;
 mod identity;
 mod link;
@@ -33,6 +34,8 @@ struct Bench {
     reached: Vec<SocketAddr>,
     /// What was sent to the address that is to be proven alone.
     probes: Vec<Message>,
+    /// What came of requests to the device.
+    answered: Vec<(u64, gateway::Outcome)>,
 }
 
 fn bench() -> Bench {
@@ -86,6 +89,7 @@ fn bench_with(address: &str, client_id: Option<&str>) -> Bench {
         rebound: vec![],
         reached: vec![],
         probes: vec![],
+        answered: vec![],
     };
     bench.run();
     bench
@@ -203,6 +207,10 @@ impl Bench {
                     }
                     Action::Settle(_, id, how) => {
                         self.settled.push((id, how));
+                        continue;
+                    }
+                    Action::Answered(_, ticket, outcome) => {
+                        self.answered.push((ticket.0, outcome));
                         continue;
                     }
                     Action::Close(_, why) => {

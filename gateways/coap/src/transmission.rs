@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! enqueue -> transmit -> ACK            -> settled, the next one
-//!              |  ^   \-> RST           -> the observation ends, the next one
-//!              v  |    \-> retries over -> the observation ends, the next one
+//!              |  ^   \-> RST           -> the observation or the request ends, the next one
+//!              v  |    \-> retries over -> the observation or the request ends, the next one
 //!            due, again
 //! ```
 
 use std::time::Duration;
 
-use gateway::{Action, Close, DeliveryId, Direction, Disconnect, Drop, Instant, Now, Outbox, Peer, Settle};
+use gateway::{
+    Action, Close, DeliveryId, Direction, Disconnect, Drop, Failure, Instant, Now, Outbox, Peer, Settle,
+};
 
 use crate::conversation::{Conversation, Phase};
 use crate::frame::{Code, Kind, Message, Token};
@@ -97,7 +99,7 @@ impl Coap {
     }
 
     /// The first of the Confirmable messages is done with.
-    fn finish(&mut self, now: Now, peer: Peer, how: Settle, out: &mut Outbox) {
+    pub(crate) fn finish(&mut self, now: Now, peer: Peer, how: Settle, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(done) = c.outgoing.pop_front() else { return };
         self.claim(peer, None);
@@ -112,16 +114,23 @@ impl Coap {
     }
 
     /// The first of the Confirmable messages was refused, or nobody is there: what it was for ends (RFC 7641, 3.6, 4.5).
-    fn give_up(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+    fn give_up(&mut self, now: Now, peer: Peer, why: Failure, out: &mut Outbox) {
         let Some(c) = self.peers.get(&peer) else { return };
         let Some(first) = c.outgoing.front() else { return };
-        let tokens: Vec<Token> = if first.is_ping() {
+        let (is_ping, is_request, token) =
+            (first.is_ping(), first.message.code.is_request(), first.message.token);
+        let tokens: Vec<Token> = if is_ping {
             c.observations.iter().map(|o| o.token).collect()
         } else {
             first.observation.into_iter().collect()
         };
         for token in tokens {
             self.cancel(peer, token, out);
+        }
+        if is_ping {
+            self.none_answered(peer, why, out);
+        } else if is_request {
+            self.not_answered(peer, token, why, out);
         }
         self.finish(now, peer, Settle::Refused, out);
     }
@@ -154,7 +163,7 @@ impl Coap {
                 c.is_verified = true;
                 self.finish(now, peer, Settle::Done, out);
             }
-            Some(first) if first.message.id == id => self.give_up(now, peer, out),
+            Some(first) if first.message.id == id => self.give_up(now, peer, Failure::Rejected, out),
             _ => match c.recent.iter().find(|(i, _)| *i == id).map(|(_, token)| *token) {
                 Some(token) => self.cancel(peer, token, out),
                 None => out.act(Action::Drop(peer, Drop::Unexpected)),
@@ -164,6 +173,7 @@ impl Coap {
 
     /// Does what is due at a peer.
     pub(crate) fn look_at(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        self.give_up_asking(now, peer, out);
         let Some(c) = self.peers.get_mut(&peer) else { return };
         self.remembered -= c.exchanges.forget_expired(now.instant);
         if c.end(self.config.idle_timeout) <= now.instant {
@@ -181,7 +191,7 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else { return };
         if first.retries >= most {
-            return self.give_up(now, peer, out);
+            return self.give_up(now, peer, Failure::Unreachable, out);
         }
         first.retries += 1;
         first.timeout *= 2;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::message::{Message, Qos};
 use crate::peer::{Close, Drop, Peer};
+use crate::request::Outcome;
 use crate::topic::Filter;
 
 /// Names a request so that its answer can be told apart. Its meaning is the machine's own.
@@ -115,6 +116,8 @@ pub enum Action {
     Rebind(Peer, Peer),
     /// What was sent with [`crate::Outbox::probe`] to this address of the peer has arrived: it is its address now.
     Reached(Peer, SocketAddr),
+    /// What came of [`crate::Gateway::command`].
+    Answered(Peer, Ticket, Outcome),
     /// End the conversation when what was sent before is written.
     Close(Peer, Close),
     /// Something was dropped; count it.

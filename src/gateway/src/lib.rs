@@ -22,6 +22,7 @@ pub mod config;
 pub mod message;
 pub mod outbox;
 pub mod peer;
+pub mod request;
 pub mod time;
 pub mod topic;
 
@@ -32,6 +33,7 @@ pub use action::{
 pub use message::{Message, Properties, Publisher, Qos};
 pub use outbox::{Frame, Outbox};
 pub use peer::{Certificate, Close, Drop, Facts, Listener, Peer, Transport};
+pub use request::{Failure, Method, Outcome, Request};
 pub use time::{Deadlines, Instant, Now};
 pub use topic::{Filter, TopicError};
 
@@ -69,6 +71,11 @@ pub trait Gateway: Send {
     /// The answer to an action with a ticket.
     fn reply(&mut self, now: Now, peer: Peer, ticket: Ticket, answer: Answer, out: &mut Outbox);
 
+    /// Ask the device something: answered with [`Action::Answered`], exactly once, if it is not closed before.
+    fn command(&mut self, _now: Now, peer: Peer, ticket: Ticket, _request: &Request, out: &mut Outbox) {
+        out.act(Action::Answered(peer, ticket, Err(Failure::Unsupported)));
+    }
+
     /// Say in the protocol's words why the conversation ends; the driver closes it.
     fn stop(&mut self, now: Now, peer: Peer, why: Stop, out: &mut Outbox);
 
@@ -89,4 +96,9 @@ pub trait Gateway: Send {
 pub trait Factory: Send + Sync {
     /// A machine that has not met a peer.
     fn build(&self) -> Box<dyn Gateway>;
+
+    /// Where clients may publish requests to this gateway's devices: `{this}/{client id}/request`. None is nowhere.
+    fn request_topic(&self) -> Option<&str> {
+        None
+    }
 }

@@ -120,6 +120,8 @@ macro_rules! labelled {
     };
 }
 
+pub(crate) use labelled;
+
 labelled! {
     /// Why a conversation ended.
     Close {
