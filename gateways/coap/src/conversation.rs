@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{Filter, Instant};
+use gateway::{Filter, Instant, Qos};
 
 use crate::client::Asking;
 use crate::exchange::Exchanges;
@@ -38,6 +38,8 @@ pub(crate) struct Observation {
     pub(crate) filter: Filter,
     /// Number of the subscription; observations of one filter share it.
     pub(crate) identifier: u32,
+    /// Granted.
+    pub(crate) qos: Qos,
     /// Sequence number of the last notification.
     pub(crate) sequence: u32,
     /// Where sequence numbers go on after a restart.
@@ -55,7 +57,8 @@ impl Observation {
     /// One that nothing was sent for yet.
     pub(crate) fn new(token: Token, filter: Filter, identifier: u32, now: Instant) -> Observation {
         let (sequence, reserved, unconfirmed) = (1, 1, 0);
-        Observation { token, filter, identifier, sequence, reserved, unconfirmed, confirmed: now }
+        let qos = Qos::AtMostOnce;
+        Observation { token, filter, identifier, qos, sequence, reserved, unconfirmed, confirmed: now }
     }
 
     /// The sequence number so many later.

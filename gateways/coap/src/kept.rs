@@ -3,13 +3,13 @@
 //! ```text
 //! "token"                  SHA-256 of the token
 //! "coap/keepalive"         keep-alive of a named session in seconds, four bytes
-//! "coap/o/" token in hex   an observation: version 1, next sequence number, subscription number, filter
+//! "coap/o/" token in hex   an observation: version 1, QoS, next sequence number, subscription number, filter
 //! ```
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Action, Filter, Instant, Now, Outbox, Peer, TOKEN};
+use gateway::{Action, Filter, Instant, Now, Outbox, Peer, Qos, TOKEN};
 use sha2::{Digest, Sha256};
 use wire::{Reader, Writer};
 
@@ -43,6 +43,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 fn encode(o: &Observation) -> Bytes {
     let mut bytes = Vec::new();
     bytes.put_u8(VERSION);
+    bytes.put_u8(o.qos as u8);
     bytes.put(&o.reserved.to_be_bytes());
     bytes.put(&o.identifier.to_be_bytes());
     bytes.put(o.filter.as_str().as_bytes());
@@ -57,10 +58,11 @@ fn decode(name: &str, value: &[u8], now: Instant) -> Option<Observation> {
     if r.u8().ok()? != VERSION {
         return None;
     }
+    let qos = Qos::from_u8(r.u8().ok()?)?;
     let (reserved, identifier) = (r.u32().ok()?, r.u32().ok()?);
     let filter = Filter::parse(std::str::from_utf8(r.take_rest()).ok()?).ok()?;
     let mut o = Observation::new(token, filter, identifier, now);
-    (o.sequence, o.reserved) = (reserved, reserved);
+    (o.sequence, o.reserved, o.qos) = (reserved, reserved, qos);
     Some(o)
 }
 
@@ -118,13 +120,13 @@ mod tests {
     fn an_observation_reads_back_behind_its_reserved_numbers() {
         let now = Instant::default();
         let mut o = Observation::new(Token::new(&[0xab, 1]), Filter::parse("a/+").unwrap(), 7, now);
-        o.reserved = 1025;
+        (o.reserved, o.qos) = (1025, Qos::AtLeastOnce);
         let back = decode("coap/o/ab01", &encode(&o), now).unwrap();
-        assert_eq!((back.token, back.identifier, back.sequence), (o.token, 7, 1025));
+        assert_eq!((back.token, back.identifier, back.sequence, back.qos), (o.token, 7, 1025, o.qos));
         assert_eq!(back.filter, o.filter);
         assert!(
             decode("coap/o/a", b"\x01", now).is_none() && decode("coap/o/zz", &encode(&o), now).is_none()
         );
-        assert!(decode("coap/o/ab01", b"\x02\0\0\0\0\0\0\0\0a", now).is_none());
+        assert!(decode("coap/o/ab01", b"\x02\0\0\0\0\0\0\0\0\0a", now).is_none());
     }
 }

@@ -448,7 +448,9 @@ impl Gateway for Coap {
         into.push(("unacknowledged", c.outgoing.len().to_string()));
         into.push(("requests", c.asking.len().to_string()));
         for o in &c.observations {
-            into.push(("observes", o.filter.as_str().to_owned()));
+            let (filter, qos, sequence) = (o.filter.as_str(), o.qos as u8, o.sequence);
+            let token = kept::hex(o.token.as_slice());
+            into.push(("observations", format!("{filter} qos={qos} token={token} sequence={sequence}")));
         }
     }
 }

@@ -48,7 +48,7 @@ impl Coap {
             c.last_identifier
         });
         let mut observation = Observation::new(token, filter.clone(), identifier, now.instant);
-        observation.sequence = sequence;
+        (observation.sequence, observation.qos) = (sequence, qos);
         c.observations.push(observation);
         let subscribe = Subscribe {
             filter: filter.clone(),
@@ -81,7 +81,10 @@ impl Coap {
         out: &mut Outbox,
     ) {
         let why = match result {
-            Some(Ok(_)) => return,
+            Some(Ok(granted)) => {
+                let observation = self.peers.get_mut(&peer).and_then(|c| c.observation(token));
+                return observation.into_iter().for_each(|o| o.qos = granted);
+            }
             Some(Err(why)) => why,
             None => Refusal::Internal,
         };

@@ -111,6 +111,13 @@ impl Router {
         found
     }
 
+    /// Where this client is connected; None if it is not, and if there is none.
+    pub fn attachment(&self, namespace: &str, client_id: &str) -> Option<Option<Attachment>> {
+        let session = self.registry.shard(namespace, client_id).find(namespace, client_id)?;
+        let at = session.state.lock().at;
+        Some(at)
+    }
+
     /// Where the sessions are connected that have this client id, or that this principal owns; at most `limit`.
     pub fn attachments(
         &self,

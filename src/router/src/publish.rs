@@ -73,6 +73,13 @@ impl Router {
         published
     }
 
+    /// The name under which subscribers get what the session publishes to `topic`, without the delay in front.
+    pub fn name(&self, session: &Session, topic: &str) -> String {
+        let renamed = rewrite::name(&self.options.read().rewrite, topic, session);
+        let name = renamed.as_deref().unwrap_or(topic);
+        rewrite::split_delayed(name).1.to_owned()
+    }
+
     /// Publishes now or, under `$delayed`, later.
     pub(crate) fn admit(
         &self,

@@ -22,7 +22,8 @@ pub(crate) fn mounted(topic: &str, mount: &str) -> String {
     format!("{head}{mount}{plain}")
 }
 
-fn split_delayed(topic: &str) -> (&str, &str) {
+/// `$delayed/{seconds}/` or nothing, and the rest.
+pub(crate) fn split_delayed(topic: &str) -> (&str, &str) {
     let plain =
         topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')).map_or(topic, |(_, plain)| plain);
     topic.split_at(topic.len() - plain.len())

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `clients.list` | `part` of the client id | a session each |
 //! | `clients.show`, `clients.kick` | `client_id` | one client; one line |
+//! | `coap.request` | `client_id`, and as in [`crate::requests`]' JSON | its answer, or why there is none |
 //! | `topics` | `filter` | a retained message each |
 //! | `subscriptions` | `client_id` | one each |
 //! | `pub` | `topic`, `payload` or `payload_base64`, `qos`, `retain` | one line |
@@ -44,6 +45,7 @@ use tokio::task::JoinSet;
 
 use crate::house::House;
 use crate::mailbox::Mail;
+use crate::requests;
 
 /// Most connections at a time; more wait unaccepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -129,7 +131,10 @@ impl Desk {
         items: &mut Items,
     ) -> io::Result<Answer> {
         let page = match request["do"].as_str().unwrap_or_default() {
-            "clients.list" => Ok(list::clients(&self.house, request["part"].as_str().unwrap_or_default())),
+            "clients.list" => {
+                Ok(list::clients(&self.house, request["part"].as_str().unwrap_or_default()).await)
+            }
+            "coap.request" => self.ask(request).await,
             "clients.show" => match text(request, "client_id") {
                 Ok(id) => list::client(&self.house, id).await,
                 Err(e) => Err(e),
@@ -178,6 +183,15 @@ impl Desk {
         let (count, batch) = kept.map_err(|why| format!("refused: {}", crate::metrics::label(why)))?;
         store::written(&self.house, batch).await?;
         Ok(Page::line(format!("published to {count} subscription(s)")))
+    }
+
+    /// Asks a device, wherever its client id is connected.
+    async fn ask(&self, request: &Value) -> Result<Page, String> {
+        let id = text(request, "client_id")?;
+        let asked = requests::json::decode(request, &["do", "client_id"])?;
+        let namespaces: BTreeSet<&str> = self.house.ports.iter().map(|p| &*p.facts.namespace).collect();
+        let outcome = requests::ask(&self.house, namespaces.into_iter(), id, asked).await;
+        Ok(Page::of([requests::json::encode(&outcome).into()]))
     }
 
     /// Ends the client's connection; without one, its session.

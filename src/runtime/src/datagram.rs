@@ -177,11 +177,21 @@ impl Datagrams {
             }
             Mail::Describe(peer, answer) => {
                 let Some(entry) = self.table.peek(peer) else { return };
+                let Some(transport) = self.table.facts(peer).map(|f| f.transport) else { return };
                 let mut into = Vec::new();
-                Desk::describe(&entry.client, canonical(entry.way.0), &self.table.port, &mut into);
+                Desk::describe(&entry.client, canonical(entry.way.0), &self.table.port, transport, &mut into);
                 self.machine.describe(peer, &mut into);
                 // Who asked may have gone.
                 let _ = answer.send(into);
+            }
+            Mail::Transports(peers, answer) => {
+                let transport = |peer: &Peer| self.table.facts(*peer).map(|f| f.transport);
+                // Who asked may have gone.
+                let _ = answer.send(peers.iter().map(transport).collect());
+            }
+            Mail::Command(peer, request, answer) => {
+                let (table, machine) = (&mut self.table, &mut *self.machine);
+                self.desk.command(now, table, machine, &mut self.out, peer, &request, answer);
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {

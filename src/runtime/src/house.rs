@@ -18,6 +18,7 @@ use crate::config::{Limits, ListenerSetup};
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
+use crate::requests::RequestTopic;
 use crate::sys;
 
 /// One listener at run time.
@@ -82,6 +83,8 @@ pub struct House {
     pub logins: AtomicUsize,
     /// All listeners are open and no stop was asked for.
     pub is_ready: AtomicBool,
+    /// Topics below which clients publish requests to devices, and the namespaces of these.
+    pub request_topics: Vec<RequestTopic>,
     /// Folder of the node's data.
     pub data: PathBuf,
     /// All listeners.

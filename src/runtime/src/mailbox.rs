@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use auth::Grant;
-use gateway::{Peer, Refusal, Stop, Ticket};
+use gateway::{Outcome, Peer, Refusal, Request, Stop, Ticket, Transport};
 use parking_lot::Mutex;
 use router::Signal;
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +25,10 @@ pub enum Mail {
     Verdict(Peer, Ticket, Result<Grant, Refusal>),
     /// An operator wants to see a conversation.
     Describe(Peer, oneshot::Sender<Description>),
+    /// An operator wants to know what carries these conversations; None for those that have ended.
+    Transports(Vec<Peer>, oneshot::Sender<Vec<Option<Transport>>>),
+    /// Ask a device something.
+    Command(Peer, Box<Request>, oneshot::Sender<Outcome>),
     /// End a conversation.
     Stop(Peer, Stop),
     /// The access list has changed: fill in every client's grant anew.
@@ -34,7 +38,7 @@ pub enum Mail {
 }
 
 /// A driver's box. Its length is bounded by what bounds its writers: one `Ready` a session, the accept loop's
-/// connection limit, the bound on password checks.
+/// connection limit, the bounds on password checks and on requests to devices.
 #[derive(Default)]
 pub struct Mailbox {
     mail: Mutex<Vec<Mail>>,

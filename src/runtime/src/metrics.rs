@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use gateway::{Close, Drop, Qos, Refusal};
+use gateway::{Close, Drop, Failure, Outcome, Qos, Refusal};
 use router::Stats;
 use store::Figures;
 
@@ -28,6 +28,8 @@ pub struct Metrics {
     closed: [AtomicU64; Close::ALL.len()],
     dropped: [AtomicU64; Drop::ALL.len()],
     refused: [AtomicU64; REFUSALS.len()],
+    /// Requests to devices: done, refused by the device, and failed.
+    asked: [AtomicU64; 2 + Failure::ALL.len()],
 }
 
 /// Every reason for which a login is refused, in the order of its number.
@@ -89,6 +91,7 @@ impl Default for Metrics {
             closed: zeros(),
             dropped: zeros(),
             refused: zeros(),
+            asked: zeros(),
         }
     }
 }
@@ -113,6 +116,16 @@ impl Metrics {
         if let Some(counter) = self.refused.get(why as usize) {
             add(counter, 1);
         }
+    }
+
+    /// A request to a device has come to its end.
+    pub fn asked(&self, outcome: &Outcome) {
+        let at = match outcome {
+            Ok(response) if response.is_success => 0,
+            Ok(_) => 1,
+            Err(why) => 2 + *why as usize,
+        };
+        add(&self.asked[at], 1);
     }
 
     /// A client came in.
@@ -214,6 +227,8 @@ pub struct Snapshot {
     pub dropped: Vec<(&'static str, u64)>,
     /// Logins refused, by reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// Requests to devices, by outcome.
+    pub asked: Vec<(&'static str, u64)>,
     /// Conversations open now: protocol, listener, how many.
     pub open: Vec<(&'static str, Box<str>, u64)>,
     /// Sizes of the router.
@@ -257,6 +272,11 @@ impl Snapshot {
                 .map(|d| (d.label(), read(&m.dropped[*d as usize]) + drops.of(*d)))
                 .collect(),
             refused: REFUSALS.iter().map(|r| (label(*r), read(&m.refused[*r as usize]))).collect(),
+            asked: ["done", "refused"]
+                .into_iter()
+                .chain(Failure::ALL.iter().map(|f| f.label()))
+                .zip(m.asked.iter().map(read))
+                .collect(),
             open: house
                 .ports
                 .iter()

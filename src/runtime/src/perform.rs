@@ -8,15 +8,17 @@ use auth::{Attempt, Exchange, Grant, Step, Verdict};
 use bytes::Bytes;
 use gateway::{
     Action, Answer, Close, Connect, Connected, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message,
-    Now, Outbox, Peer, Publish, Qos, Refusal, Subscribe, TOKEN, Ticket,
+    Now, Outbox, Outcome, Peer, Publish, Qos, Refusal, Request, Subscribe, TOKEN, Ticket, Transport,
 };
 use router::{Attachment, Fast, Matches, Open, Post, Session};
 use store::Store;
+use tokio::sync::oneshot;
 
 use crate::client::{BACKLOG, Client};
 use crate::house::{House, Port};
 use crate::mailbox::Mail;
 use crate::metrics::Tally;
+use crate::requests::{self, Commands};
 use crate::sys;
 
 /// A driver's side of the conversations whose machine is being served.
@@ -51,6 +53,8 @@ pub struct Desk {
     pub post: Post,
     /// Counts of this turn.
     pub tally: Tally,
+    /// Requests to devices that wait for their answers.
+    commands: Commands,
     spare: Vec<Action>,
     /// Answers that wait for the store, in the order in which they were made.
     held: VecDeque<Held>,
@@ -79,6 +83,7 @@ impl Desk {
             matches: Matches::default(),
             post: Post::default(),
             tally: Tally::default(),
+            commands: Commands::default(),
             spare: Vec::new(),
             held: VecDeque::new(),
         }
@@ -298,6 +303,7 @@ impl Desk {
             }
             Action::Rebind(peer, stranger) => peers.rebind(peer, stranger),
             Action::Reached(peer, address) => peers.reached(peer, address),
+            Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => peers.close(peer, why),
             Action::Drop(_, why) => self.house.metrics.dropped(why),
             Action::Trace(peer, direction, line) => self.trace(now, peers, peer, direction, line),
@@ -318,14 +324,18 @@ impl Desk {
         client.spend(now.instant, 1, 0);
         self.tally.received(message.qos());
         let result = match (&client.session, &client.grant) {
-            (Some(session), Some(grant)) if may_publish(grant, &message) => self.house.router.publish(
-                now,
-                Some(session),
-                message,
-                once,
-                &mut self.matches,
-                &mut self.post,
-            ),
+            (Some(session), Some(grant))
+                if may_publish(grant, &message) && self.may_answer(grant, session, &message) =>
+            {
+                self.house.router.publish(
+                    now,
+                    Some(session),
+                    message,
+                    once,
+                    &mut self.matches,
+                    &mut self.post,
+                )
+            }
             (Some(_), Some(_)) => {
                 self.house.metrics.dropped(gateway::Drop::Acl);
                 Err(Refusal::NotAuthorised)
@@ -336,6 +346,12 @@ impl Desk {
             let answer = result.map_or_else(Answer::Refused, Answer::Published);
             self.answer(now, peers, machine, out, peer, ticket, answer);
         }
+    }
+
+    /// Whether the answer to what may be a request to a device may go where the request says.
+    fn may_answer(&self, grant: &Grant, session: &Session, message: &Message) -> bool {
+        let name = || self.house.router.name(session, message.topic());
+        requests::may_answer(&self.house, grant, session.mount(), name, message)
     }
 
     fn subscribe<P: Peers>(
@@ -579,7 +595,11 @@ impl Desk {
         let Some(mount) = mount(&port.facts.mountpoint, &connect.client_id, grant.username()) else {
             return Answer::Refused(Refusal::ClientId);
         };
-        if connect.will.as_ref().is_some_and(|w| !may_publish(&grant, &w.message)) {
+        let may_leave = |will: &Message| {
+            let name = || format!("{mount}{}", target(will.topic()));
+            may_publish(&grant, will) && requests::may_answer(&self.house, &grant, &mount, name, will)
+        };
+        if connect.will.as_ref().is_some_and(|w| !may_leave(&w.message)) {
             return self.refuse(peers, peer, Refusal::NotAuthorised);
         }
         let at = self.at(peer);
@@ -624,8 +644,29 @@ impl Desk {
         Answer::Connected(Box::new(Connected { client_id, session_present, data: None, facts }))
     }
 
+    /// Hands a request for its device to the peer's machine; `answer` gets what comes of it.
+    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and the request")]
+    pub fn command<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+        peer: Peer,
+        request: &Request,
+        answer: oneshot::Sender<Outcome>,
+    ) {
+        // Without the peer nobody keeps `answer`: who waits is told by its end.
+        if peers.client(peer).is_some() {
+            let ticket = self.commands.begin(peer, answer);
+            machine.command(now, peer, ticket, request, out);
+            self.perform(now, peers, machine, out);
+        }
+    }
+
     /// The conversation is over: ends its session's connection, with its will if it is still attached here.
     pub fn lost<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer, why: Close) {
+        self.commands.lost(peer);
         let Some(client) = peers.client(peer) else { return };
         client.extra = None;
         let Some(session) = client.session.take() else { return };
@@ -723,9 +764,11 @@ impl Desk {
         client: &Client,
         address: SocketAddr,
         port: &Port,
+        transport: Transport,
         into: &mut Vec<(&'static str, String)>,
     ) {
         into.push(("address", address.to_string()));
+        into.push(("transport", transport.label().to_owned()));
         into.push(("listener", port.facts.name.to_string()));
         into.push(("protocol", client.protocol.to_owned()));
         into.push((
@@ -755,11 +798,15 @@ fn reply<P: Peers>(
 
 /// The ACL for a publish. `$SYS` is the gateway's own; a delayed message is judged by where it will go.
 fn may_publish(grant: &Grant, message: &Message) -> bool {
-    let topic = message.topic();
-    let target = topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')).map_or(topic, |(_, t)| t);
+    let target = target(message.topic());
     target != "$SYS"
         && !target.starts_with("$SYS/")
         && grant.may_publish(target, message.qos(), message.retain())
+}
+
+/// Where a message will go after its delay.
+fn target(topic: &str) -> &str {
+    topic.strip_prefix("$delayed/").and_then(|t| t.split_once('/')).map_or(topic, |(_, t)| t)
 }
 
 /// The listener's mountpoint with this client's names in it; None if a name would change its levels.

@@ -21,6 +21,7 @@ use crate::house::{House, Port, Traces};
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
+use crate::requests::{self, RequestTopic};
 use crate::{admin, datagram, http, listen, sys, wait};
 
 /// One listener with what makes its machines.
@@ -111,12 +112,13 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         auth,
         metrics: Metrics::default(),
         limits: RwLock::new(setup.limits),
-        // The last is for subscribers on the admin socket.
-        boxes: (0..drivers + datagrams + 1).map(|_| Mailbox::default()).collect(),
+        // The last are for requests to devices and for subscribers on the admin socket.
+        boxes: (0..drivers + datagrams + 2).map(|_| Mailbox::default()).collect(),
         traces: Traces::default(),
         connections: AtomicUsize::new(0),
         logins: AtomicUsize::new(0),
         is_ready: AtomicBool::new(false),
+        request_topics: RequestTopic::of(opened.iter().map(|(port, _)| &**port)),
         data: setup.node.data.clone(),
         ports: opened.iter().map(|(port, _)| port.clone()).collect(),
     });
@@ -151,6 +153,9 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     if let Some(path) = &setup.admin {
         let listener = bind_admin(path)?;
         accepting.push(tokio::spawn(admin::serve(listener, house.clone())));
+    }
+    if !house.request_topics.is_empty() {
+        accepting.push(tokio::spawn(requests::serve(house.clone())));
     }
     if !setup.node.sys_interval.is_zero() {
         accepting.push(tokio::spawn(sys::publish_every(house.clone(), setup.node.sys_interval)));

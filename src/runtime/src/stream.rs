@@ -177,10 +177,23 @@ impl Streams {
                 let Some(conn) = self.conn(peer) else { return };
                 let mut into = Vec::new();
                 let address = conn.layers.as_ref().and_then(|l| l.learnt.address).unwrap_or(conn.address);
-                Desk::describe(&conn.client, address, &conn.port, &mut into);
+                let transport = conn.port.transport(false);
+                Desk::describe(&conn.client, address, &conn.port, transport, &mut into);
                 conn.machine.describe(peer, &mut into);
                 // Who asked may have gone.
                 let _ = answer.send(into);
+            }
+            Mail::Transports(peers, answer) => {
+                let transport = |peer: &Peer| self.conn(*peer).map(|c| c.port.transport(false));
+                // Who asked may have gone.
+                let _ = answer.send(peers.iter().map(transport).collect());
+            }
+            Mail::Command(peer, request, answer) => {
+                if self.conn(peer).is_some() {
+                    self.serve(now, peer.slot, |desk, machine, out, seat| {
+                        desk.command(now, seat, machine, out, peer, &request, answer);
+                    });
+                }
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {

@@ -35,6 +35,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Clients,
     },
+    /// CoAP devices.
+    Coap {
+        #[command(subcommand)]
+        command: Coap,
+    },
     /// Topics with a retained message.
     Topics {
         /// Those that this filter matches.
@@ -107,6 +112,42 @@ pub(crate) enum Clients {
     Kick { client: String },
 }
 
+/// See [`Command::Coap`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Coap {
+    /// Send a request to the server that a device runs itself, and print its answer; fails unless the answer is 2.xx.
+    Request(CoapRequest),
+}
+
+/// See [`Coap::Request`].
+#[derive(Debug, Args)]
+pub(crate) struct CoapRequest {
+    /// Client id of the device.
+    pub(crate) client: String,
+    /// GET, POST, PUT, DELETE, FETCH, PATCH or iPATCH.
+    pub(crate) method: String,
+    /// Path of the resource, such as /sensors/temperature.
+    pub(crate) path: String,
+    /// Add a query; can be given several times.
+    #[arg(long, value_name = "K=V")]
+    pub(crate) query: Vec<String>,
+    /// Content-Format of the payload by its number, such as 50 for JSON.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) format: Option<u16>,
+    /// Content-Format that the answer is to have.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) accept: Option<u16>,
+    /// Payload as text; `-` reads standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) payload: Option<String>,
+    /// File whose contents are the payload.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Longest wait for the answer.
+    #[arg(long, value_name = "TIME", default_value = "10 s")]
+    pub(crate) timeout: String,
+}
+
 /// See [`Command::Store`].
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stored {
@@ -172,6 +213,9 @@ mod tests {
         Cli::command().debug_assert();
         assert!(Cli::try_parse_from(["tidegate"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["tidegate", "pub", "a", "b", "-q", "3"]).is_err());
+        let request = ["tidegate", "coap", "request", "dev", "GET", "/t"];
+        assert!(Cli::try_parse_from(request).is_ok());
+        assert!(Cli::try_parse_from(request.iter().chain(&["--payload", "x", "--file", "y"])).is_err());
         let cli = Cli::try_parse_from(["tidegate", "bans", "add", "address", "10.0.0.1", "--for", "5 min"])
             .unwrap();
         assert!(matches!(cli.command, Some(Command::Bans { command: Bans::Add { duration: Some(_), .. } })));

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Bans, Clients, Command, Stored};
+use crate::cli::{Bans, Clients, Coap, CoapRequest, Command, Stored};
 
 /// Longest line of an answer in bytes.
 const MAX_LINE: u64 = 64 << 20;
@@ -26,13 +26,15 @@ enum Look {
     Message,
     /// The text alone.
     Line,
+    /// A device's answer: code and options, an empty line, the payload.
+    Answer,
 }
 
 /// Sends what `command` asks for to the gateway that listens at `socket`, and prints its answer. An error for
 /// commands that are not the console's.
 pub(crate) fn run(socket: &Path, command: &Command, json: bool) -> Result<(), String> {
     let (request, look) = request(command)?;
-    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0 };
+    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0, failure: None };
     match ask(socket, &request, &mut out) {
         Ok(false) => out.verdict(),
         Ok(true) => Err("and more; the list was cut here".to_owned()),
@@ -46,7 +48,7 @@ pub(crate) fn run(socket: &Path, command: &Command, json: bool) -> Result<(), St
 /// Prints what `tidegate store` has found out by itself.
 pub(crate) fn show(items: &[Value], command: &Stored, json: bool) -> Result<(), String> {
     let look = look(command);
-    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0 };
+    let mut out = Printer { out: io::stdout().lock(), json, columns: None, look, damaged: 0, failure: None };
     for item in items {
         match out.print(item) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -75,6 +77,7 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
         Command::Clients { command: Clients::Kick { client } } => {
             (json!({"do": "clients.kick", "client_id": client}), Look::Line)
         }
+        Command::Coap { command: Coap::Request(r) } => (coap_request(r)?, Look::Answer),
         Command::Topics { filter } => (json!({"do": "topics", "filter": filter}), Look::Table),
         Command::Subscriptions { client } => {
             (json!({"do": "subscriptions", "client_id": client}), Look::Table)
@@ -168,10 +171,15 @@ struct Printer<'a> {
     look: Look,
     /// Records of a store that cannot be read.
     damaged: u64,
+    /// What a device has answered in place of a success.
+    failure: Option<String>,
 }
 
 impl Printer<'_> {
     fn verdict(&self) -> Result<(), String> {
+        if let Some(text) = &self.failure {
+            return Err(text.clone());
+        }
         match self.damaged {
             0 => Ok(()),
             n => Err(format!("{n} records are damaged; the gateway leaves them out and keeps the others")),
@@ -180,25 +188,53 @@ impl Printer<'_> {
 
     fn print(&mut self, item: &Value) -> io::Result<()> {
         self.damaged += item["damaged"].as_u64().unwrap_or(0);
+        if matches!(self.look, Look::Answer) {
+            self.failure = failure(item);
+        }
         match (&self.look, item) {
             _ if self.json => writeln!(self.out, "{item}")?,
             (Look::Table, Value::Object(fields)) => self.row(fields)?,
             (Look::Sheet, Value::Object(fields)) => {
                 let width = fields.keys().map(String::len).max().unwrap_or(0);
                 for (key, value) in fields {
-                    writeln!(self.out, "{key:width$}  {}", plain(value))?;
+                    let one = std::slice::from_ref(value);
+                    for value in value.as_array().map_or(one, Vec::as_slice) {
+                        writeln!(self.out, "{key:width$}  {}", plain(value))?;
+                    }
                 }
             }
+            (Look::Answer, Value::Object(fields)) => self.answer(fields)?,
             (Look::Message, item) => {
-                let payload = item["payload"].as_str().map(|t| t.as_bytes().to_vec());
-                let payload = payload.or_else(|| BASE64.decode(item["payload_base64"].as_str()?).ok());
                 write!(self.out, "{} ", plain(&item["topic"]))?;
-                self.out.write_all(&payload.unwrap_or_default())?;
+                self.out.write_all(&payload(item))?;
                 writeln!(self.out)?;
             }
             (_, item) => writeln!(self.out, "{}", plain(item))?,
         }
         self.out.flush()
+    }
+
+    fn answer(&mut self, fields: &Map<String, Value>) -> io::Result<()> {
+        let Some(code) = fields.get("code") else { return Ok(()) };
+        writeln!(self.out, "{}", plain(code))?;
+        if let Some(format) = fields.get("format") {
+            writeln!(self.out, "Content-Format: {format}")?;
+        }
+        for (name, value) in fields.get("options").and_then(Value::as_object).into_iter().flatten() {
+            let one = std::slice::from_ref(value);
+            for value in value.as_array().map_or(one, Vec::as_slice) {
+                writeln!(self.out, "{name}: {}", plain(value))?;
+            }
+        }
+        let payload = payload(&Value::from(fields.clone()));
+        if !payload.is_empty() {
+            self.out.write_all(b"\n")?;
+            self.out.write_all(&payload)?;
+            if !payload.ends_with(b"\n") {
+                self.out.write_all(b"\n")?;
+            }
+        }
+        Ok(())
     }
 
     fn row(&mut self, fields: &Map<String, Value>) -> io::Result<()> {
@@ -214,6 +250,39 @@ impl Printer<'_> {
             columns.iter().map(|c| fields.get(c).map(plain).unwrap_or_default()).collect();
         writeln!(self.out, "{}", cells.join("\t"))
     }
+}
+
+fn payload(item: &Value) -> Vec<u8> {
+    let text = item["payload"].as_str().map(|t| t.as_bytes().to_vec());
+    text.or_else(|| BASE64.decode(item["payload_base64"].as_str()?).ok()).unwrap_or_default()
+}
+
+/// Why a device's answer is none, or no success.
+fn failure(answer: &Value) -> Option<String> {
+    match (answer["code"].as_str(), answer["error"].as_str()) {
+        (Some(code), _) if code.starts_with("2.") => None,
+        (Some(code), _) => Some(format!("the device has answered {code}")),
+        (None, text) => Some(text.unwrap_or("no answer").to_owned()),
+    }
+}
+
+fn coap_request(r: &CoapRequest) -> Result<Value, String> {
+    let mut payload = Vec::new();
+    match (&r.payload, &r.file) {
+        (Some(text), _) if text == "-" => {
+            io::stdin().read_to_end(&mut payload).map_err(|e| format!("cannot read the payload: {e}"))?;
+        }
+        (Some(text), _) => payload.extend_from_slice(text.as_bytes()),
+        (None, Some(file)) => {
+            payload = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        }
+        (None, None) => {}
+    }
+    let payload = BASE64.encode(payload);
+    Ok(json!({
+        "do": "coap.request", "client_id": r.client, "method": r.method, "path": r.path, "query": r.query,
+        "format": r.format, "accept": r.accept, "payload_base64": payload, "timeout": r.timeout,
+    }))
 }
 
 /// Without quotes, and without control characters that a client may have put into its id to play with a terminal.

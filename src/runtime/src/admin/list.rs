@@ -1,8 +1,10 @@
 //! What is listed for operators. Each list is bounded; where there is more, `more` says so.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway::{Filter, Peer};
+use gateway::{Filter, Peer, Transport};
+use hashbrown::HashMap;
 use router::SessionInfo;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -10,13 +12,53 @@ use tokio::sync::oneshot;
 use super::{PAGE, Page};
 use crate::house::House;
 use crate::mailbox::Mail;
+use crate::{own, requests};
 
+/// What a conversation may have several of.
+const LISTS: &[&str] = &["observations"];
 /// Longest wait for a driver that describes one of its conversations.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The session for requests to devices is there always, and nobody's.
+fn is_hidden(info: &SessionInfo) -> bool {
+    *info.namespace == *own::NAMESPACE && *info.client_id == *requests::CLIENT_ID
+}
+
 /// Sessions whose client id holds `part`.
-pub(super) fn clients(house: &House, part: &str) -> Page {
-    Page::of(house.router.sessions(part, PAGE + 1).iter().map(|info| session(info).into()))
+pub(super) async fn clients(house: &House, part: &str) -> Page {
+    let found = house.router.sessions(part, PAGE + 2);
+    let found: Vec<&SessionInfo> = found.iter().filter(|info| !is_hidden(info)).collect();
+    let transports = transports(house, &found).await;
+    Page::of(found.iter().map(|info| {
+        let mut fields = session(info);
+        let transport = info.at.and_then(|at| transports.get(&(at.driver, at.peer))).map(|t| t.label());
+        fields.insert("transport".into(), transport.into());
+        fields.into()
+    }))
+}
+
+/// What carries these sessions' conversations, as far as their drivers say so in time.
+async fn transports(house: &House, found: &[&SessionInfo]) -> HashMap<(u16, Peer), Transport> {
+    let mut by_driver: BTreeMap<u16, Vec<Peer>> = BTreeMap::new();
+    for at in found.iter().filter_map(|info| info.at) {
+        by_driver.entry(at.driver).or_default().push(at.peer);
+    }
+    let mut asked = Vec::new();
+    for (driver, peers) in by_driver {
+        let Some(mailbox) = house.boxes.get(usize::from(driver)) else { continue };
+        let (answer, answered) = oneshot::channel();
+        mailbox.push(Mail::Transports(peers.clone(), answer));
+        asked.push((driver, peers, answered));
+    }
+    let mut known = HashMap::new();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    for (driver, peers, answered) in asked {
+        if let Ok(Ok(transports)) = tokio::time::timeout_at(end, answered).await {
+            let each = peers.into_iter().zip(transports);
+            known.extend(each.filter_map(|(peer, transport)| Some(((driver, peer), transport?))));
+        }
+    }
+    known
 }
 
 fn session(info: &SessionInfo) -> Map<String, Value> {
@@ -44,7 +86,13 @@ pub(super) async fn client(house: &House, id: &str) -> Result<Page, String> {
     if let Some(at) = info.at
         && let Some(description) = describe(house, at.driver, at.peer).await
     {
-        fields.extend(description.into_iter().map(|(key, value)| (key.to_owned(), value.into())));
+        for (key, value) in description {
+            match fields.get_mut(key) {
+                Some(Value::Array(list)) => list.push(value.into()),
+                _ if LISTS.contains(&key) => drop(fields.insert(key.to_owned(), json!([value]))),
+                _ => drop(fields.insert(key.to_owned(), value.into())),
+            }
+        }
     }
     Ok(Page::of([fields.into()]))
 }
@@ -70,7 +118,11 @@ pub(super) fn topics(house: &House, filter: &str) -> Result<Page, String> {
 pub(super) fn subscriptions(house: &House, client_id: Option<&str>) -> Result<Page, String> {
     let sessions = match client_id {
         Some(id) => vec![house.router.session(id).ok_or_else(|| format!("there is no client `{id}`"))?],
-        None => house.router.sessions("", PAGE + 1),
+        None => {
+            let mut all = house.router.sessions("", PAGE + 2);
+            all.retain(|info| !is_hidden(info));
+            all
+        }
     };
     let has_more = sessions.len() > PAGE;
     let each = sessions.iter().take(PAGE).flat_map(|info| {

@@ -6,14 +6,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use gateway::{Connect, Deliver, DeliveryId, Filter, Peer, Settle, Subscribe};
+use gateway::{Filter, Peer, Subscribe};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use router::{Attachment, Matches, Open, Post, Session, Signal};
+use router::{Attachment, Session, Signal};
 use serde_json::{Value, json};
 use tokio::io::BufReader;
 use tokio::net::unix::OwnedReadHalf;
@@ -22,9 +21,8 @@ use tokio::sync::Notify;
 use super::{Answer, Items, gone, qos, text};
 use crate::house::House;
 use crate::mailbox::Mail;
+use crate::own;
 
-/// Deliveries handed over at a time.
-const BATCH: usize = 256;
 /// Most `$fastlane` messages that wait for one connection.
 const MAX_FAST: usize = 1024;
 
@@ -108,10 +106,10 @@ impl Subscribers {
         };
         let at = Attachment { driver: self.driver, peer: Peer { slot, generation: 0 } };
         let mut left = request["count"].as_u64().unwrap_or(u64::MAX);
-        let result = match attach(house, at, subscribe) {
+        let result = match own::attach(house, at, &format!("$admin-{slot}"), vec![subscribe]) {
             Ok(session) => {
                 let result = pass_on(house, at, &session, &seat, &mut left, input, items).await;
-                detach(house, at, &session);
+                own::detach(house, at, &session);
                 result.map(|()| Ok(false))
             }
             Err(text) => Ok(Err(text)),
@@ -133,59 +131,10 @@ fn subscription(request: &Value) -> Result<Subscribe, String> {
     })
 }
 
-fn attach(house: &House, at: Attachment, subscribe: Subscribe) -> Result<Arc<Session>, String> {
-    let (mut matches, mut post) = (Matches::default(), Post::default());
-    let mut connect = Connect {
-        client_id: format!("$admin-{}", at.peer.slot).into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: Duration::ZERO,
-        credit: u16::try_from(BATCH).unwrap_or(u16::MAX),
-        will: None,
-        protocol: "admin",
-        keep_alive: 0,
-        is_transient: true,
-        token: None,
-        load: "",
-    };
-    let now = house.clock.now();
-    // A namespace that no listener has: no client can take this session over.
-    let open = Open {
-        connect: &mut connect,
-        namespace: "$admin",
-        principal: None,
-        username: None,
-        mount: "".into(),
-    };
-    let session = house
-        .router
-        .connect(now, at, open, &mut matches, &mut post)
-        .map(|opened| opened.session)
-        .map_err(|why| format!("refused: {why:?}"))?;
-    let subscribed = house.router.subscribe(now, &session, subscribe, &mut matches, &mut post);
-    house.post(&mut post);
-    match subscribed {
-        Ok(_) => Ok(session),
-        Err(why) => {
-            detach(house, at, &session);
-            Err(format!("refused: {why:?}"))
-        }
-    }
-}
-
-fn detach(house: &House, at: Attachment, session: &Arc<Session>) {
-    let (mut matches, mut post) = (Matches::default(), Post::default());
-    let now = house.clock.now();
-    house.router.disconnect(now, session, at, false, None, &mut matches, &mut post);
-    house.post(&mut post);
-}
-
 async fn pass_on(
     house: &House,
     at: Attachment,
-    session: &Arc<Session>,
+    session: &Session,
     seat: &Seat,
     left: &mut u64,
     input: &mut BufReader<OwnedReadHalf>,
@@ -215,26 +164,9 @@ async fn pass_on(
     }
 }
 
-/// Takes a batch off the session's queue, and whether more waits. Everything is settled at once: an operator who
-/// leaves has seen what was printed.
-fn drain(house: &House, at: Attachment, session: &Arc<Session>) -> (Vec<Value>, bool) {
-    let (mut batch, mut ids): (Vec<Value>, Vec<DeliveryId>) = Default::default();
-    let now = house.clock.now();
-    let mut post = Post::default();
-    let has_more = house.router.drain(now, session, at, &mut post, |deliver| {
-        match deliver {
-            Deliver::Message(d) => {
-                batch.push(message(d.topic, d.message.payload()));
-                ids.extend(d.id);
-            }
-            Deliver::Release(id) => ids.push(*id),
-        }
-        batch.len() < BATCH
-    });
-    for id in ids {
-        house.router.settle(now, session, id, Settle::Done, &mut post);
-    }
-    house.post(&mut post);
+fn drain(house: &House, at: Attachment, session: &Session) -> (Vec<Value>, bool) {
+    let mut batch = Vec::new();
+    let has_more = own::drain(house, at, session, |d| batch.push(message(d.topic, d.message.payload())));
     (batch, has_more)
 }
 

@@ -32,6 +32,7 @@ pub fn render(snapshot: &Snapshot) -> String {
 
     t.by_qos("messages_received_total", "Messages published by clients.", s.received);
     t.by_qos("messages_sent_total", "Messages delivered to clients.", s.sent);
+    t.by("device_requests_total", "Requests to devices, by what came of them.", "outcome", &s.asked);
     t.by_reason("drops_total", "Messages and datagrams dropped.", &s.dropped);
     t.one("bytes_received_total", "counter", "Bytes read from sockets.", s.bytes_in);
     t.one("bytes_sent_total", "counter", "Bytes written to sockets.", s.bytes_out);
@@ -96,9 +97,13 @@ impl Text {
     }
 
     fn by_reason(&mut self, name: &str, help: &str, values: &[(&'static str, u64)]) {
+        self.by(name, help, "reason", values);
+    }
+
+    fn by(&mut self, name: &str, help: &str, label: &str, values: &[(&'static str, u64)]) {
         self.head(name, "counter", help);
-        for (reason, n) in values {
-            self.line(name, &[("reason", reason)], n);
+        for (value, n) in values {
+            self.line(name, &[(label, value)], n);
         }
     }
 }
