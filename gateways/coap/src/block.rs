@@ -145,6 +145,15 @@ impl Room {
         }
     }
 
+    /// With blocks of at most this size, if one was asked for.
+    #[must_use]
+    pub fn at_most(self, szx: Option<Szx>) -> Room {
+        match szx {
+            Some(szx) if szx < Szx::BERT => Room { payload: self.payload.min(szx.size()), ..self },
+            _ => self,
+        }
+    }
+
     /// Payload of a block of this size.
     fn of(self, szx: Szx) -> usize {
         if szx == Szx::BERT { self.payload / 1024 * 1024 } else { szx.size() }

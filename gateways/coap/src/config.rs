@@ -33,6 +33,10 @@ pub struct Config {
     pub session_expiry: Duration,
     /// Largest payload of one datagram in bytes.
     pub max_payload: usize,
+    /// Largest body of a request or a representation in bytes.
+    pub max_body_size: usize,
+    /// Bytes for bodies that come in blocks and are not whole yet, of all peers together; as many for those that go.
+    pub max_reassembly: usize,
     /// Requests of one peer remembered for de-duplication.
     pub max_exchanges: usize,
     /// The same of all peers together.
@@ -59,6 +63,8 @@ impl Default for Config {
             keep_alive: Duration::from_secs(300),
             session_expiry: Duration::from_secs(7 * 86_400),
             max_payload: 1024,
+            max_body_size: 4 << 20,
+            max_reassembly: 64 << 20,
             max_exchanges: 4_096,
             max_exchanges_total: 500_000,
             max_observations: 100,
@@ -84,6 +90,8 @@ impl Config {
             keep_alive: s.duration("keep_alive", d.keep_alive, Duration::from_secs(1)..=day),
             session_expiry: s.duration("session_expiry", d.session_expiry, Duration::ZERO..=365 * day),
             max_payload: s.size("max_payload", d.max_payload, 64..=60_000),
+            max_body_size: s.size("max_body_size", d.max_body_size, 1024..=16 << 20),
+            max_reassembly: s.size("max_reassembly", d.max_reassembly, 65_536..=1 << 40),
             max_exchanges: s.number("max_exchanges", d.max_exchanges as u32, 4..=65_536) as usize,
             max_exchanges_total: s.number("max_exchanges_total", d.max_exchanges_total as u32, 4..=u32::MAX)
                 as usize,

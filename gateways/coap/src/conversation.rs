@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gateway::{Filter, Instant, Qos};
 
+use crate::block::Szx;
 use crate::client::Asking;
 use crate::exchange::Exchanges;
 use crate::frame::{Message, Token};
@@ -48,6 +49,8 @@ pub(crate) struct Observation {
     pub(crate) unconfirmed: u32,
     /// When the last Confirmable one was sent.
     pub(crate) confirmed: Instant,
+    /// Block2: the size of blocks that was asked for.
+    pub(crate) szx: Option<Szx>,
 }
 
 /// Sequence numbers have 24 bits (RFC 7641, 3.4).
@@ -58,7 +61,17 @@ impl Observation {
     pub(crate) fn new(token: Token, filter: Filter, identifier: u32, now: Instant) -> Observation {
         let (sequence, reserved, unconfirmed) = (1, 1, 0);
         let qos = Qos::AtMostOnce;
-        Observation { token, filter, identifier, qos, sequence, reserved, unconfirmed, confirmed: now }
+        Observation {
+            token,
+            filter,
+            identifier,
+            qos,
+            sequence,
+            reserved,
+            unconfirmed,
+            confirmed: now,
+            szx: None,
+        }
     }
 
     /// The sequence number so many later.
@@ -92,8 +105,12 @@ pub(crate) enum Step {
     },
     /// A value to read.
     Read {
+        /// Where it is.
+        topic: String,
         /// Accept.
         accept: Option<u32>,
+        /// ETag: those that the client has.
+        etags: Vec<Vec<u8>>,
     },
     /// An observation that is to begin.
     Subscribe {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gateway::Instant;
 
+use crate::block::Asked;
 use crate::frame::{Code, Kind, Message, Token};
 
 /// EXCHANGE_LIFETIME with the default transmission parameters (RFC 7252, 4.8.2).
@@ -24,6 +25,8 @@ pub(crate) struct Exchange {
     pub(crate) token: Token,
     /// Bytes of the request.
     pub(crate) size: usize,
+    /// What it said about blocks.
+    pub(crate) asked: Asked,
     /// When the request's message id may be used again.
     pub(crate) expires: Instant,
     /// What was sent back last.
@@ -41,7 +44,7 @@ pub(crate) struct Exchanges {
     /// Confirmable requests that do something, oldest first. An entry whose time is not that of the exchange with its id
     /// is of an exchange that is gone.
     kept: VecDeque<(Instant, u16)>,
-    /// NON and GET: may be forgotten before the others, a repeated GET does no harm.
+    /// NON, GET, and all but the last block of a body: may be forgotten before the others, repeating one does no harm.
     loose: VecDeque<(Instant, u16)>,
     /// Confirmable requests that were not acknowledged, and when they must be.
     unacknowledged: VecDeque<(Instant, u16)>,
@@ -62,7 +65,8 @@ impl Exchanges {
         let is_con = request.kind == Kind::Con;
         let expires = now + if is_con { EXCHANGE_LIFETIME } else { NON_LIFETIME };
         self.end = self.end.max(expires);
-        let is_safe = request.code == Code::GET;
+        let asked = Asked::of(request);
+        let is_safe = request.code == Code::GET || asked.block1.is_some_and(|b| b.is_more);
         if !is_safe {
             self.last = self.last.max(expires);
         }
@@ -75,6 +79,7 @@ impl Exchanges {
             kind: request.kind,
             token: request.token,
             size,
+            asked,
             expires,
             answer: None,
             is_acknowledged: !is_con,

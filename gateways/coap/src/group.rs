@@ -48,7 +48,7 @@ impl Coap {
         }
         let mut message = Message { code: response.code, token, ..Message::empty(Kind::Non, c.next_id()) };
         response.options.iter().for_each(|(number, value)| message.add(*number, value));
-        message.payload = response.payload;
+        message.payload = response.payload.into();
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         if is_open_to_spoofing && bytes.len() > (3 * size).max(136) {

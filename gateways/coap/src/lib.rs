@@ -10,6 +10,7 @@
 //! A delivery becomes a notification of each observation that matched; Confirmable ones leave one at a time (NSTART = 1).
 
 pub mod block;
+mod blockwise;
 pub mod body;
 mod client;
 pub mod config;
@@ -31,7 +32,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use gateway::{
     Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Failure, Flow, Gateway,
     Instant, Now, Outbox, Peer, Refusal, Request, Settle, Stop, Ticket, Transport,
@@ -39,9 +40,13 @@ use gateway::{
 
 pub use config::{Config, NotifyType};
 
+use block::{Block, Szx};
+use blockwise::Resource;
+use body::Bodies;
 use conversation::{Conversation, Step};
 use frame::{Code, Kind, Malformed, Message};
 use options::{BLOCK1, BLOCK2, ECHO, Wrong};
+use shelf::Shelf;
 use transmission::Outgoing;
 
 /// The system's randomness: fills the buffer, false if it cannot. For tokens that nobody can guess.
@@ -82,6 +87,10 @@ pub struct Coap {
     claims: HashMap<(IpAddr, u16), Peer>,
     /// Exchanges remembered of all peers.
     remembered: usize,
+    /// Bodies that come in blocks and are not whole yet.
+    bodies: Bodies<Peer>,
+    /// Representations that were sent a part of.
+    served: Shelf<Peer, Resource, Response>,
     tickets: u64,
 }
 
@@ -90,17 +99,19 @@ pub struct Coap {
 pub(crate) struct Response {
     code: Code,
     options: Vec<(u16, Vec<u8>)>,
-    payload: Vec<u8>,
+    payload: Bytes,
+    /// What it is a representation of, if there may be requests for other parts of it.
+    resource: Option<Resource>,
 }
 
 impl Response {
     pub(crate) fn new(code: Code) -> Response {
-        Response { code, options: Vec::new(), payload: Vec::new() }
+        Response { code, options: Vec::new(), payload: Bytes::new(), resource: None }
     }
 
     /// An error with words for people (RFC 7252, 5.5.2).
-    pub(crate) fn error(code: Code, text: &str) -> Response {
-        Response { payload: text.as_bytes().to_vec(), ..Response::new(code) }
+    pub(crate) fn error(code: Code, text: &'static str) -> Response {
+        Response { payload: Bytes::from_static(text.as_bytes()), ..Response::new(code) }
     }
 }
 
@@ -122,6 +133,7 @@ fn code(why: Refusal) -> Code {
 impl Coap {
     /// A machine without peers.
     pub fn new(config: Arc<Config>, random: Random) -> Coap {
+        let limits = blockwise::limits(&config);
         Coap {
             config,
             random,
@@ -130,6 +142,8 @@ impl Coap {
             claims: HashMap::new(),
             deadlines: Deadlines::default(),
             remembered: 0,
+            bodies: Bodies::new(limits),
+            served: Shelf::new(limits),
             tickets: 0,
         }
     }
@@ -234,15 +248,8 @@ impl Coap {
             Wrong::Proxying => Response::error(Code::PROXYING, "this is no proxy"),
         })?;
         // Size exponent 7 is reserved (RFC 7959, 2.2).
-        if [BLOCK1, BLOCK2].iter().any(|n| request.uint(*n).is_some_and(|b| b & 7 == 7)) {
+        if [BLOCK1, BLOCK2].iter().any(|n| Block::of(&request, *n).is_some_and(|b| b.szx == Szx::BERT)) {
             return Err(Response::error(Code::BAD_REQUEST, "this is no block size"));
-        }
-        // Bodies of more than one datagram: more flag or block number (RFC 7959, 2.2).
-        if request.uint(BLOCK1).is_some_and(|b| b & 8 != 0 || b >> 4 > 0) {
-            return Err(Response::error(Code::TOO_LARGE, "a body must fit in one datagram"));
-        }
-        if request.uint(BLOCK2).is_some_and(|b| b >> 4 > 0) {
-            return Err(Response::error(Code::BAD_OPTION, "there are no further blocks"));
         }
         if let Some(c) = self.peers.get_mut(&peer)
             && let Some(echo) = c.echo
@@ -252,6 +259,14 @@ impl Coap {
         }
         let (operation, who) = request::read(&request, self.config.keep_alive)
             .map_err(|(code, text)| Response::error(code, text))?;
+        let is_in_blocks = Block::of(&request, BLOCK1).is_some_and(|b| b.is_more || b.number > 0);
+        if is_in_blocks && !blockwise::takes_body(&operation) {
+            return Err(Response::error(Code::BAD_OPTION, "this takes no body"));
+        }
+        // Other answers have no later part, and nothing is done again to make one.
+        if request.code != Code::GET && Block::of(&request, BLOCK2).is_some_and(|b| b.number > 0) {
+            return Err(Response::error(Code::BAD_OPTION, "there are no further blocks"));
+        }
         self.authorise(now, peer, request, operation, who, out)
     }
 
@@ -263,6 +278,9 @@ impl Coap {
     /// As `answer`; false if the answer was not sent: the peer was asked to prove its address, or is answered already.
     fn is_answered(&mut self, now: Now, peer: Peer, id: u16, response: Response, out: &mut Outbox) -> bool {
         let is_open_to_spoofing = self.is_open_to_spoofing(peer);
+        let exchange = self.peers.get_mut(&peer).and_then(|c| c.exchanges.open(id));
+        let Some(asked) = exchange.map(|e| e.asked) else { return false };
+        let response = self.fit(now, peer, asked, response);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let Some(exchange) = c.exchanges.open(id) else { return false };
         if let Some(at) = c.groups.iter().position(|group| *group == id) {
@@ -280,7 +298,7 @@ impl Coap {
         };
         let mut message = Message { code: response.code, token, ..Message::empty(kind, message_id) };
         response.options.iter().for_each(|(number, value)| message.add(*number, value));
-        message.payload = response.payload;
+        message.payload = response.payload.into();
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         let size_of_answer = bytes.len();
@@ -423,11 +441,15 @@ impl Gateway for Coap {
         self.forget_name(peer);
         if let Some(c) = self.peers.remove(&peer) {
             self.remembered -= c.exchanges.len();
+            self.bodies.forget(peer);
+            self.served.forget(peer);
             self.deadlines.cancel(c.scheduled, peer);
         }
     }
 
     fn timeout(&mut self, now: Now, out: &mut Outbox) {
+        self.bodies.expire(now.instant);
+        self.served.expire(now.instant);
         while let Some(peer) = self.deadlines.pop(now.instant) {
             if let Some(c) = self.peers.get_mut(&peer) {
                 c.scheduled = Instant::NEVER;
@@ -438,7 +460,8 @@ impl Gateway for Coap {
     }
 
     fn next_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.deadlines.next().map(|at| (at, "coap"))
+        let all = [self.deadlines.next(), self.bodies.next(), self.served.next()];
+        all.into_iter().flatten().min().map(|at| (at, "coap"))
     }
 
     fn describe(&self, peer: Peer, into: &mut Vec<(&'static str, String)>) {
@@ -447,6 +470,7 @@ impl Gateway for Coap {
         into.push(("exchanges", c.exchanges.len().to_string()));
         into.push(("unacknowledged", c.outgoing.len().to_string()));
         into.push(("requests", c.asking.len().to_string()));
+        into.push(("bodies", format!("{} bytes", self.bodies.used_by(peer) + self.served.used_by(peer))));
         for o in &c.observations {
             let (filter, qos, sequence) = (o.filter.as_str(), o.qos as u8, o.sequence);
             let token = kept::hex(o.token.as_slice());

@@ -4,11 +4,13 @@ use gateway::{
     Action, Delivery, Drop, Filter, Message as Published, Now, Outbox, Peer, Qos, Refusal, Settle, Subscribe,
 };
 
+use crate::block::{Block, slice};
+use crate::blockwise::{Resource, etag};
 use crate::config::NotifyType;
 use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Step};
 use crate::frame::{Code, Kind, Message, Token};
-use crate::options::{LOCATION_PATH, OBSERVE};
-use crate::resource::{uint, value_options};
+use crate::options::{BLOCK2, ETAG, LOCATION_PATH, OBSERVE};
+use crate::resource::{represent, uint, value_options};
 use crate::transmission::Outgoing;
 use crate::{Coap, Response, code};
 
@@ -49,6 +51,7 @@ impl Coap {
         });
         let mut observation = Observation::new(token, filter.clone(), identifier, now.instant);
         (observation.sequence, observation.qos) = (sequence, qos);
+        observation.szx = Block::of(request, BLOCK2).map(|b| b.szx);
         c.observations.push(observation);
         let subscribe = Subscribe {
             filter: filter.clone(),
@@ -106,7 +109,7 @@ impl Coap {
         found: &[(Box<str>, Published)],
         out: &mut Outbox,
     ) {
-        let most = self.config.max_payload;
+        let most = self.config.max_body_size;
         let Some(c) = self.peers.get_mut(&peer) else { return };
         // Refused meanwhile: answered then.
         let Some(observation) = c.observation(token) else { return };
@@ -115,12 +118,14 @@ impl Coap {
         let is_wild = observation.filter.has_wildcard();
         let mut fitting = found.iter().filter(|(_, m)| m.payload().len() <= most);
         if let Some((topic, message)) = fitting.next() {
-            response.options.extend(value_options(now, message));
+            let value = represent(now, message);
+            response.options.extend(value.options);
             if is_wild {
                 response.options.extend(location(topic));
             }
-            response.payload = message.payload().to_vec();
+            response.payload = value.payload;
         }
+        response.resource = Some(Resource::Topic(observation.filter.as_str().to_owned()));
         if !self.is_answered(now, peer, id, response, out) {
             // Asked to prove its address first, it comes again.
             return self.cancel(peer, token, out);
@@ -166,7 +171,7 @@ impl Coap {
 
     /// A delivery becomes a notification of every observation that it matched.
     pub(crate) fn notify(&mut self, now: Now, peer: Peer, d: &Delivery<'_>, out: &mut Outbox) {
-        let most = self.config.max_payload;
+        let most = self.config.max_body_size;
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let tokens: Vec<Token> = c
             .observations
@@ -203,6 +208,7 @@ impl Coap {
     fn notify_one(&mut self, now: Now, peer: Peer, token: Token, d: &Delivery<'_>, out: &mut Outbox) -> bool {
         let notify_type = self.config.notify_type;
         let is_unproven = self.is_open_to_spoofing(peer);
+        let room = self.room(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let is_stranger = c.who.username.is_none() && c.credential.is_none();
         let id = c.next_id();
@@ -229,7 +235,20 @@ impl Coap {
         if o.filter.has_wildcard() {
             location(d.topic).iter().for_each(|(number, value)| message.add(*number, value));
         }
-        message.payload = d.message.payload().to_vec();
+        let room = room.at_most(o.szx);
+        let mut rest = None;
+        match slice(d.message.payload().len(), None, room) {
+            Ok(Some((block, range))) => {
+                let mut whole = Response { options: message.options.clone(), ..represent(now, d.message) };
+                whole.options.push((ETAG, etag(&whole)));
+                message.add(ETAG, &etag(&whole));
+                message.add_uint(BLOCK2, block.encode());
+                message.payload = d.message.payload()[range].to_vec();
+                let of = [o.filter.as_str(), d.topic].map(|t| Resource::Topic(t.to_owned()));
+                rest = Some((of, whole));
+            }
+            _ => message.payload = d.message.payload().to_vec(),
+        }
         let is_busy = is_unproven || c.outgoing.iter().any(|o| o.observation == Some(token));
         if !is_con && (d.id.is_some() || !is_busy) {
             if let Some(o) = c.observation(token) {
@@ -237,6 +256,7 @@ impl Coap {
             }
             c.remember(id, token);
             self.keep_if_used_up(peer, token, out);
+            self.keep_rest(now, peer, rest);
             self.send(peer, &message, out);
             return false;
         }
@@ -257,6 +277,7 @@ impl Coap {
         let mut outgoing = Outgoing::new(message);
         outgoing.observation = Some(token);
         outgoing.delivery = d.id;
+        outgoing.rest = rest;
         self.enqueue(now, peer, outgoing, out);
         true
     }

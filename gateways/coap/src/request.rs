@@ -5,8 +5,9 @@ use std::time::Duration;
 use gateway::topic::{check_filter, check_name};
 use gateway::{Filter, Qos};
 
+use crate::block::Block;
 use crate::frame::{Code, Kind, Message};
-use crate::options::{OBSERVE, URI_PATH, URI_QUERY};
+use crate::options::{BLOCK2, OBSERVE, URI_PATH, URI_QUERY};
 
 /// Who a request says it is from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,6 +168,7 @@ fn topics(
     if is_none {
         return Err((Code::BAD_REQUEST, "no topic"));
     }
+    let is_part = Block::of(request, BLOCK2).is_some_and(|b| b.number > 0);
     let named = || check_name(topic).map_err(|_| (Code::BAD_REQUEST, "this is no topic name"));
     let operation = match (request.code, request.uint(OBSERVE)) {
         (Code::PUT | Code::POST, _) => {
@@ -176,6 +178,11 @@ fn topics(
         (Code::DELETE, _) => {
             named()?;
             Operation::Publish { topic: topic.to_owned(), qos, retain: true, expiry: None, is_delete: true }
+        }
+        // Only the first part belongs to an observation (RFC 7959, 2.6), and only that of a filter has no topic's name.
+        (Code::GET, observe) if is_part && observe != Some(1) => {
+            check_filter(topic).map_err(|_| (Code::BAD_REQUEST, "this is no topic filter"))?;
+            Operation::Read { topic: topic.to_owned() }
         }
         (Code::GET, Some(0)) => {
             let filter = Filter::parse(topic).map_err(|_| (Code::BAD_REQUEST, "this is no topic filter"))?;

@@ -3,15 +3,18 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gateway::topic::check_name;
 use gateway::{
     Action, Answer, Disconnect, Filter, Message as Published, Now, Outbox, Peer, Properties, Publish,
 };
 
+use crate::block::Block;
+use crate::blockwise::{Resource, etag, payload};
 use crate::conversation::{Phase, Step};
 use crate::frame::{Code, Message};
 use crate::kept::hex;
-use crate::options::{ACCEPT, CONTENT_FORMAT, MAX_AGE, content_format, content_type};
+use crate::options::{ACCEPT, BLOCK2, CONTENT_FORMAT, ETAG, MAX_AGE, content_format, content_type};
 use crate::request::{Identity, Operation};
 use crate::{Coap, Response, code};
 
@@ -21,20 +24,24 @@ impl Coap {
         &mut self,
         now: Now,
         peer: Peer,
-        request: Message,
+        mut request: Message,
         operation: Operation,
         out: &mut Outbox,
     ) {
         let id = request.id;
         match operation {
             Operation::Publish { topic, qos, retain, expiry, is_delete } => {
-                let payload = if is_delete { &[][..] } else { &request.payload };
+                let body = if is_delete { Ok(Bytes::new()) } else { self.body(now, peer, &mut request) };
+                let body = match body {
+                    Ok(body) => body,
+                    Err(response) => return self.answer(now, peer, id, response, out),
+                };
                 let format = request.uint(CONTENT_FORMAT).and_then(|f| u16::try_from(f).ok());
                 let properties = Properties {
                     content_type: format.map(|f| content_type(f).into()),
                     ..Properties::default()
                 };
-                let message = Published::new(now, &topic, payload)
+                let message = Published::from_slice(now, &topic, body)
                     .with_qos(qos)
                     .with_retain(retain)
                     .with_expiry(expiry)
@@ -42,7 +49,7 @@ impl Coap {
                 let ticket = self.ticket(peer, id, Step::Publish { is_delete });
                 out.act(Action::Publish(peer, Publish { message, ticket: Some(ticket), once: None }));
             }
-            Operation::Read { topic } => self.read(now, peer, id, &topic, request.uint(ACCEPT), out),
+            Operation::Read { topic } => self.read(now, peer, &request, topic, out),
             Operation::Observe { filter, qos, no_local, wants_retained } => {
                 self.observe(now, peer, &request, filter, qos, (no_local, wants_retained), out);
             }
@@ -50,7 +57,7 @@ impl Coap {
                 self.cancel(peer, request.token, out);
                 // Answered as a plain GET (RFC 7641, 3.6); a filter has no value of its own.
                 if check_name(&topic).is_ok() {
-                    self.read(now, peer, id, &topic, request.uint(ACCEPT), out);
+                    self.read(now, peer, &request, topic, out);
                 } else {
                     self.answer(now, peer, id, Response::new(Code::NOT_FOUND), out);
                 }
@@ -70,6 +77,10 @@ impl Coap {
                 self.answer(now, peer, id, Response::new(Code::DELETED), out);
             }
             Operation::Discover { query } => {
+                let links = Resource::Links(query.clone());
+                if let Some(response) = self.later_part(now, peer, &request, &links) {
+                    return self.answer(now, peer, id, response, out);
+                }
                 let limit = self.config.max_discovered;
                 let Ok(everything) = Filter::parse("#") else { return };
                 let ticket = self.ticket(peer, id, Step::Discover { query });
@@ -89,11 +100,21 @@ impl Coap {
         }
     }
 
-    fn read(&mut self, now: Now, peer: Peer, id: u16, topic: &str, accept: Option<u32>, out: &mut Outbox) {
-        let Ok(filter) = Filter::parse(topic) else {
-            return self.answer(now, peer, id, Response::new(Code::BAD_REQUEST), out);
+    fn read(&mut self, now: Now, peer: Peer, request: &Message, topic: String, out: &mut Outbox) {
+        let (id, accept) = (request.id, request.uint(ACCEPT));
+        let resource = Resource::Topic(topic);
+        if let Some(response) = self.later_part(now, peer, request, &resource) {
+            return self.answer(now, peer, id, response, out);
+        }
+        let Resource::Topic(topic) = resource else { return };
+        let Some(filter) = Filter::parse(&topic).ok().filter(|_| check_name(&topic).is_ok()) else {
+            let response = Response::error(Code::BAD_REQUEST, "this is no topic name");
+            return self.answer(now, peer, id, response, out);
         };
-        let ticket = self.ticket(peer, id, Step::Read { accept });
+        // Parts are told apart by the tag, they are not validated with it.
+        let is_part = Block::of(request, BLOCK2).is_some_and(|b| b.number > 0);
+        let etags = request.all(ETAG).filter(|_| !is_part).map(<[u8]>::to_vec).collect();
+        let ticket = self.ticket(peer, id, Step::Read { topic, accept, etags });
         out.act(Action::Retained(peer, ticket, filter, 1));
     }
 
@@ -111,7 +132,11 @@ impl Coap {
             (Step::Publish { is_delete }, Answer::Published(_)) => {
                 Response::new(if is_delete { Code::DELETED } else { Code::CHANGED })
             }
-            (Step::Read { accept }, Answer::Retained(found)) => self.value(now, found.first(), accept),
+            (Step::Read { topic, accept, etags }, Answer::Retained(found)) => {
+                let mut response = self.value(now, found.first(), accept);
+                response.resource = Some(Resource::Topic(topic));
+                if_changed(response, &etags)
+            }
             (Step::Subscribe { token }, Answer::Subscribed(results)) => {
                 return self.subscribed(now, peer, id, token, results.first().copied(), out);
             }
@@ -123,7 +148,7 @@ impl Coap {
             }
             (Step::Token, Answer::Saved) => {
                 let token = self.peers.get_mut(&peer).and_then(|c| c.shown.take());
-                Response { payload: token.unwrap_or_default().into_bytes(), ..Response::new(Code::CREATED) }
+                Response { payload: token.unwrap_or_default().into(), ..Response::new(Code::CREATED) }
             }
             (Step::Nothing, _) => return,
             (_, Answer::Refused(why)) => Response::error(code(why), "refused"),
@@ -141,16 +166,15 @@ impl Coap {
         {
             return Response::new(Code::NOT_ACCEPTABLE);
         }
-        let mut response = Response::new(Code::CONTENT);
-        if message.payload().len() > self.config.max_payload {
-            return Response::error(Code::NOT_IMPLEMENTED, "the value does not fit in one datagram");
+        if message.payload().len() > self.config.max_body_size {
+            return Response::error(Code::NOT_IMPLEMENTED, "the value is too large");
         }
-        response.payload = message.payload().to_vec();
-        response.options = value_options(now, message);
+        let mut response = represent(now, message);
+        response.options.push((ETAG, etag(&response)));
         response
     }
 
-    /// `/.well-known/core` (RFC 6690), as much of it as fits.
+    /// `/.well-known/core` (RFC 6690).
     pub(crate) fn links<'a>(
         &self,
         topics: impl Iterator<Item = (&'a str, &'a Published)>,
@@ -168,15 +192,28 @@ impl Coap {
         for (target, attributes) in links.iter().filter(|(t, a)| query.is_none_or(|q| is_asked_for(t, a, q)))
         {
             let comma = if text.is_empty() { "" } else { "," };
-            if text.len() + comma.len() + target.len() + attributes.len() + 1 > self.config.max_payload {
-                break;
-            }
             // Writing to a String cannot fail.
             let _ = write!(text, "{comma}{target};{attributes}");
         }
         let options = vec![(CONTENT_FORMAT, vec![40])];
-        Response { code: Code::CONTENT, options, payload: text.into_bytes() }
+        let resource = Some(Resource::Links(query.cloned()));
+        Response { code: Code::CONTENT, options, payload: text.into(), resource }
     }
+}
+
+/// 2.03 in place of a value that the client has (RFC 7252, 5.10.6.2).
+fn if_changed(response: Response, etags: &[Vec<u8>]) -> Response {
+    let tag = response.options.iter().find(|(number, tag)| *number == ETAG && etags.contains(tag));
+    match tag.cloned() {
+        Some(tag) => Response { options: vec![tag], ..Response::new(Code::VALID) },
+        None => response,
+    }
+}
+
+/// A value, whole.
+pub(crate) fn represent(now: Now, message: &Published) -> Response {
+    let options = value_options(now, message);
+    Response { options, payload: payload(message), ..Response::new(Code::CONTENT) }
 }
 
 /// Options that go with a value.

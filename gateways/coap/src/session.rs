@@ -264,6 +264,9 @@ impl Coap {
 
     /// Forgets observations and what waits to be sent for them, without a word.
     fn drop_observations(&mut self, peer: Peer) -> Vec<Token> {
+        // Nor does who comes next see or go on with bodies of the session.
+        self.bodies.forget(peer);
+        self.served.forget(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return Vec::new() };
         let tokens: Vec<_> = c.observations.drain(..).map(|o| o.token).collect();
         c.recent.clear();

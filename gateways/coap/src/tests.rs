@@ -1,3 +1,4 @@
+mod blockwise;
 mod client;
 mod group;
 mod identity;
@@ -662,8 +663,10 @@ fn blocks_that_cannot_be_are_refused() {
     for (id, number, value, code) in [
         (1, BLOCK1, 0b0111, Code::BAD_REQUEST),
         (2, BLOCK2, 0b0111, Code::BAD_REQUEST),
-        (3, BLOCK1, 0b1010, Code::TOO_LARGE),
-        (4, BLOCK2, 0b10010, Code::BAD_OPTION),
+        // Full, it would be of 64 bytes.
+        (3, BLOCK1, 0b1010, Code::BAD_REQUEST),
+        (4, BLOCK1, 0b10010, Code::INCOMPLETE),
+        (5, BLOCK2, 0b10010, Code::BAD_OPTION),
     ] {
         let mut m = request(Kind::Con, Code::PUT, id, &["ps", "a"], &[]);
         m.add_uint(number, value);

@@ -14,6 +14,7 @@ use gateway::{
     Action, Close, DeliveryId, Direction, Disconnect, Drop, Failure, Instant, Now, Outbox, Peer, Settle,
 };
 
+use crate::blockwise::Rest;
 use crate::conversation::{Conversation, Phase};
 use crate::frame::{Code, Kind, Message, Token};
 use crate::options::OBSERVE;
@@ -28,6 +29,8 @@ pub(crate) struct Outgoing {
     pub(crate) observation: Option<Token>,
     /// The delivery that is settled with it.
     pub(crate) delivery: Option<DeliveryId>,
+    /// Where the rest of a body that did not fit is fetched, from when this is sent; and the whole.
+    pub(crate) rest: Option<Rest>,
     /// Times sent again.
     retries: u32,
     /// When it is sent again.
@@ -40,7 +43,7 @@ impl Outgoing {
     /// A message that was not sent yet.
     pub(crate) fn new(message: Message) -> Outgoing {
         let (due, timeout) = (Instant::NEVER, Duration::ZERO);
-        Outgoing { message, observation: None, delivery: None, retries: 0, due, timeout }
+        Outgoing { message, observation: None, delivery: None, rest: None, retries: 0, due, timeout }
     }
 
     fn is_ping(&self) -> bool {
@@ -91,6 +94,8 @@ impl Coap {
             o.token
         });
         let message = first.message.clone();
+        let rest = first.rest.take();
+        self.keep_rest(now, peer, rest);
         if let Some(token) = token {
             self.keep_if_used_up(peer, token, out);
         }
