@@ -4,6 +4,7 @@ import signal
 import threading
 
 import harness
+import packets
 import paho.mqtt.client as paho
 from coap.kit.wire import GET, OBSERVE, PUT
 from durable.kit.world import Gateway
@@ -28,7 +29,7 @@ class Backend:
     """Hears everything below `up/`, once; tells devices what it likes."""
 
     def __init__(self, server):
-        self.heard, self.lock = [], threading.Condition()
+        self.server, self.heard, self.lock = server, [], threading.Condition()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="backend", protocol=paho.MQTTv5)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_message = self._take
@@ -53,8 +54,11 @@ class Backend:
             self.lock.notify_all()
 
     def tell(self, topic, payload):
-        """Publishes with QoS 1; waits for the acknowledgement, through a restart too."""
-        self.client.publish(topic, payload, qos=1).wait_for_publish(30)
+        """Publishes with QoS 1, over a connection of its own, and waits for the acknowledgement."""
+        with packets.Client(self.server.port("tcp")) as client:
+            assert client.connect("teller") == 0
+            client.send(packets.publish(topic, payload, 1, 1))
+            client.expect(packets.PUBACK)
 
     def hears(self, topic, payload, seconds=20):
         """Waits for a message."""
