@@ -49,7 +49,8 @@ impl Sub<Instant> for Instant {
 pub struct Now {
     /// For deadlines and expiry. Never jumps.
     pub instant: Instant,
-    /// Milliseconds since 1970-01-01 UTC. May jump (a board without a real-time clock): nothing expires by it.
+    /// Milliseconds since 1970-01-01 UTC. May jump (a board without a real-time clock): nothing expires by it
+    /// but keys that an operator gave a date.
     pub wall_ms: u64,
 }
 

@@ -30,6 +30,14 @@ pub(crate) enum Command {
     Check,
     /// Add a user to a password file or change its password.
     Passwd(Passwd),
+    /// Pre-shared keys of devices, in the file that `auth.psk` names.
+    Psk {
+        /// The file, in place of `auth.psk`; made if it does not exist.
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Psk,
+    },
     /// Clients with a session.
     Clients {
         #[command(subcommand)]
@@ -95,6 +103,43 @@ pub(crate) struct Passwd {
     /// Keep no SCRAM-SHA-256 keys: the user cannot use enhanced authentication.
     #[arg(long, conflicts_with = "delete")]
     pub(crate) no_scram: bool,
+}
+
+/// See [`Command::Psk`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Psk {
+    /// Add a device.
+    Add {
+        /// What the device says it is, such as urn:imei:490154203237518.
+        identity: String,
+        /// The client id that it comes in as.
+        #[arg(long, value_name = "ID")]
+        client: String,
+        /// The user whose rights it has.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Its key, 1 to 64 bytes in hexadecimal; `-` reads it from the first line of standard input, where `ps` does not
+        /// show it.
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+        /// Make a key of 16 bytes and print it; done without `--key` too.
+        #[arg(long, conflicts_with = "key")]
+        generate: bool,
+    },
+    /// List them without their keys.
+    List,
+    /// Give a device a new key.
+    Rotate {
+        identity: String,
+        /// The new key in hexadecimal, `-` from standard input; without it one is made and printed.
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+        /// How long the old key is valid beside the new one; `0 s` is not at all.
+        #[arg(long, value_name = "TIME", default_value = "7 d")]
+        keep: String,
+    },
+    /// Remove a device.
+    Remove { identity: String },
 }
 
 /// See [`Command::Clients`].

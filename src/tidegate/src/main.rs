@@ -5,6 +5,7 @@ mod console;
 mod file;
 mod gateways;
 mod passwd;
+mod psk;
 mod run;
 mod settings;
 #[cfg(test)]
@@ -41,6 +42,12 @@ fn act(cli: Cli) -> Result<String, String> {
             lines.join("\n")
         }),
         Command::Passwd(args) => passwd::run(&args),
+        Command::Psk { file, command } => {
+            // What else is wrong with the configuration is for `check`.
+            let settings = || settings::read(&cli.config, cli.data.as_deref(), &mut Vec::new());
+            let file = file.or_else(|| settings().auth.psk);
+            psk::run(file.as_deref(), &command, cli.json)
+        }
         Command::Version => Ok(format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
         command => {
             // Mistakes of the configuration are for `check`; where the socket is can be told in spite of them.

@@ -165,6 +165,72 @@ fn passwd_adds_and_removes_users() {
 }
 
 #[test]
+fn psk_adds_lists_rotates_and_removes_devices() {
+    let folder = Folder::new();
+    folder.file("t.toml", "[auth]\npsk = \"keys\"\n");
+    let keys = || std::fs::read_to_string(folder.0.join("keys")).unwrap();
+    let key = "000102030405060708090a0b0c0d0e0f";
+    let said = folder.ok(&["psk", "add", "urn:imei:1", "--client", "meter-1", "--user", "ann", "--key", key]);
+    assert!(said.contains("added as client `meter-1`") && !said.contains(key), "{said}");
+    let said = folder.ok(&["psk", "add", "valve 1", "--client", "valve-1", "--json"]);
+    let made = serde_json::from_str::<serde_json::Value>(&said).unwrap()["key"].as_str().unwrap().to_owned();
+    assert!(made.len() == 32 && keys().contains(&format!("valve\\x201 valve-1 - {made}\n")));
+    let said = folder.ok(&["psk", "rotate", "urn:imei:1", "--keep", "2 h"]);
+    assert!(said.contains("its key is ") && said.contains("valid until 2") && !said.contains(key), "{said}");
+    let list = folder.ok(&["psk", "list"]);
+    assert!(list.contains("urn:imei:1  meter-1    ann   2, the old one until 2"), "{list}");
+    assert!(list.contains("valve 1     valve-1          1\n"), "{list}");
+    assert!(!list.contains(key) && !list.contains(&made));
+    assert_eq!(folder.ok(&["psk", "list", "--json"]).lines().count(), 2);
+    assert!(folder.ok(&["psk", "rotate", "urn:imei:1", "--key", key, "--keep", "0 s"]).contains("no more"));
+    assert!(keys().contains(&format!("urn:imei:1 meter-1 ann {key}\n")));
+    assert!(folder.ok(&["psk", "remove", "valve 1"]).contains("removed"));
+    assert!(!keys().contains("valve"));
+}
+
+#[test]
+fn psk_says_in_words_what_is_wrong() {
+    let folder = Folder::new();
+    folder.file("t.toml", "[auth]\npsk = \"keys\"\n");
+    folder.ok(&["psk", "add", "a", "--client", "c", "--generate"]);
+    let add = |rest: &[&str]| folder.fails(&[&["psk", "add"], rest].concat());
+    assert!(add(&["a", "--client", "d"]).contains("identity `a` exists already"));
+    assert!(add(&["b", "--client", "c"]).contains("client id `c` is that of identity `a`"));
+    assert!(add(&["b", "--client", "d", "--user", "x:y"]).contains("cannot be a user name"));
+    assert!(add(&["b", "--client", "d", "--key", "0g"]).contains("hexadecimal"));
+    assert!(add(&["b", "--client", "d", "--key", ""]).contains("1 to 64 bytes"));
+    assert!(add(&["b"]).contains("--client"));
+    assert!(folder.fails(&["psk", "rotate", "b"]).contains("no identity `b`"));
+    assert!(folder.fails(&["psk", "rotate", "a", "--keep", "long"]).contains("not a time"));
+    assert!(folder.fails(&["psk", "remove", "b"]).contains("no identity `b`"));
+    folder.file("keys", "# mine\na c - 00\nb\n");
+    assert!(
+        folder
+            .fails(&["psk", "remove", "a"])
+            .contains("keys:3: psk: the client id is missing; nothing was changed")
+    );
+    assert!(folder.fails(&["check"]).contains("keys:3"));
+    assert_eq!(std::fs::read_to_string(folder.0.join("keys")).unwrap(), "# mine\na c - 00\nb\n");
+    folder.file("t.toml", "[auth]\npsk = \"\"\n");
+    assert!(folder.fails(&["psk", "list"]).contains("auth.psk names no file"));
+    folder.ok(&["psk", "add", "a", "--client", "c", "--file", "other"]);
+    assert!(folder.ok(&["psk", "list", "--file", "other"]).contains("a "));
+}
+
+#[test]
+fn devices_that_are_added_at_the_same_time_are_all_there() {
+    let folder = Folder::new();
+    folder.file("t.toml", "[auth]\npsk = \"keys\"\n");
+    let add = |i: usize| {
+        let (identity, client) = (format!("i{i}"), format!("c{i}"));
+        folder.command(&["psk", "add", &identity, "--client", &client]).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..20).map(add).collect();
+    assert!(children.into_iter().all(|mut c| c.wait().unwrap().success()));
+    assert_eq!(folder.ok(&["psk", "list"]).lines().count(), 21);
+}
+
+#[test]
 fn without_a_running_gateway_the_commands_say_so() {
     let folder = Folder::new();
     folder.file("t.toml", "");
