@@ -4,6 +4,7 @@
 //! are enough for a run: `load` on one, the server on the other (see `run.py`).
 
 pub mod clients;
+pub mod coap;
 pub mod cost;
 pub mod durable;
 pub mod idle;
