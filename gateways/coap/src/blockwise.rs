@@ -57,9 +57,20 @@ pub(crate) fn takes_body(operation: &Operation) -> bool {
 }
 
 impl Coap {
-    /// What one message to the peer, or from it, may carry.
+    /// What one message to the peer may carry.
     pub(crate) fn room(&self, _: Peer) -> Room {
-        Room { payload: self.config.max_payload, szx: Szx::LARGEST }
+        match &self.stream {
+            Some(stream) => stream.room(),
+            None => Room { payload: self.config.max_payload, szx: Szx::LARGEST },
+        }
+    }
+
+    /// What one message from the peer may carry.
+    fn room_here(&self) -> Room {
+        match &self.stream {
+            Some(_) => Room { payload: self.config.max_message_size, szx: Szx::BERT },
+            None => Room { payload: self.config.max_payload, szx: Szx::LARGEST },
+        }
     }
 
     /// The request's whole body, or what is answered as long as it is not there.
@@ -71,7 +82,7 @@ impl Coap {
             return Ok(std::mem::take(&mut request.payload).into());
         };
         let from = body::From { peer, is_verified: !self.is_open_to_spoofing(peer) };
-        let room = self.room(peer);
+        let room = self.room_here();
         match self.bodies.take(now.instant, from, request, block, room) {
             Ok(Taken::Whole(whole)) => Ok(whole.into()),
             Ok(Taken::Continue(block)) => {

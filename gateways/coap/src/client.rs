@@ -103,7 +103,7 @@ impl Coap {
         out: &mut Outbox,
     ) -> Result<(), Failure> {
         let mut message = encode(request).ok_or(Failure::BadRequest)?;
-        if request.payload.len() > self.config.max_payload {
+        if request.payload.len() > self.room(peer).payload {
             return Err(Failure::TooLarge);
         }
         message.token = self.fresh_token(ticket.0).ok_or(Failure::Busy)?;

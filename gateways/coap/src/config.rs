@@ -47,6 +47,10 @@ pub struct Config {
     pub notify_type: NotifyType,
     /// Whether answers to peers whose address was not verified stay below three times the request.
     pub amplification_limit: bool,
+    /// Largest message that is taken over TCP and WebSocket, in bytes (Max-Message-Size; RFC 8323, 5.3.1).
+    pub max_message_size: usize,
+    /// A stream on which nothing was heard for so long is pinged, and closed if nothing is heard for so long again.
+    pub ping_interval: Duration,
     /// Topics listed in `/.well-known/core`.
     pub max_discovered: usize,
     /// Where clients publish requests to devices: `{this}/{client id}/request`; empty is nowhere.
@@ -70,6 +74,8 @@ impl Default for Config {
             max_observations: 100,
             notify_type: NotifyType::Qos,
             amplification_limit: true,
+            max_message_size: 1 << 20,
+            ping_interval: Duration::from_secs(120),
             max_discovered: 100,
             request_topic: "coap".into(),
         }
@@ -98,6 +104,8 @@ impl Config {
             max_observations: s.number("max_observations", d.max_observations as u32, 1..=65_536) as usize,
             notify_type: s.choice("notify_type", d.notify_type, &types),
             amplification_limit: s.flag("amplification_limit", d.amplification_limit),
+            max_message_size: s.size("max_message_size", d.max_message_size, 1152..=16 << 20),
+            ping_interval: s.duration("ping_interval", d.ping_interval, Duration::from_secs(1)..=day),
             max_discovered: s.number("max_discovered", d.max_discovered as u32, 0..=10_000) as usize,
             request_topic: s.read("request_topic", topic).unwrap_or(d.request_topic),
         }

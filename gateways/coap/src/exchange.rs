@@ -88,6 +88,26 @@ impl Exchanges {
         self.by_id.insert(request.id, exchange).is_none()
     }
 
+    /// Remembers a request that comes once, until it is answered.
+    pub(crate) fn hold(&mut self, request: &Message) {
+        let exchange = Exchange {
+            kind: request.kind,
+            token: request.token,
+            asked: Asked::of(request),
+            size: 0,
+            expires: Instant::NEVER,
+            answer: None,
+            is_acknowledged: true,
+            is_done: false,
+        };
+        self.by_id.insert(request.id, exchange);
+    }
+
+    /// Forgets a request that is held, as it is answered.
+    pub(crate) fn release(&mut self, id: u16) -> Option<Exchange> {
+        self.by_id.remove(&id)
+    }
+
     /// The exchange of a request that came before and may be repeated still.
     pub(crate) fn repeated(&self, now: Instant, id: u16) -> Option<&Exchange> {
         self.by_id.get(&id).filter(|e| e.expires > now)
@@ -113,7 +133,7 @@ impl Exchanges {
 
     /// When the next acknowledgement is due, or everything is to be forgotten.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let end = (!self.by_id.is_empty()).then_some(self.end);
+        let end = (!self.kept.is_empty() || !self.loose.is_empty()).then_some(self.end);
         self.unacknowledged.front().map(|(at, _)| *at).or(end)
     }
 

@@ -178,22 +178,30 @@ impl Message {
             return Err(bad);
         }
         let token = Token::new(r.take(length).map_err(|_| bad)?);
-        let (mut options, mut number) = (Vec::new(), 0u16);
+        let mut message = Message { code, token, ..Message::empty(kind, id) };
+        message.decode_body(r).ok_or(bad)?;
+        Ok(message)
+    }
+
+    /// Reads what follows the token: options and payload; None is a message format error.
+    pub(crate) fn decode_body(&mut self, mut r: Reader<'_>) -> Option<()> {
+        let mut number = 0u16;
         while !r.is_empty() {
-            let byte = r.u8().map_err(|_| bad)?;
+            let byte = r.u8().ok()?;
             if byte == 0xFF {
                 // A marker without payload (3).
                 if r.is_empty() {
-                    return Err(bad);
+                    return None;
                 }
                 break;
             }
-            let delta = extended(byte >> 4, &mut r).ok_or(bad)?;
-            let length = extended(byte & 15, &mut r).ok_or(bad)?;
-            number = u16::try_from(u32::from(number) + delta).map_err(|_| bad)?;
-            options.push((number, r.take(length as usize).map_err(|_| bad)?.to_vec()));
+            let delta = extended(byte >> 4, &mut r)?;
+            let length = extended(byte & 15, &mut r)?;
+            number = u16::try_from(u32::from(number) + delta).ok()?;
+            self.options.push((number, r.take(length as usize).ok()?.to_vec()));
         }
-        Ok(Message { kind, code, id, token, options, payload: r.take_rest().to_vec() })
+        self.payload = r.take_rest().to_vec();
+        Some(())
     }
 
     /// Appends the message.
@@ -202,6 +210,11 @@ impl Message {
         out.put_u8(self.code.0);
         out.put_u16(self.id);
         out.put(self.token.as_slice());
+        self.encode_body(out);
+    }
+
+    /// Appends options and payload.
+    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
         let mut last = 0;
         for (number, value) in &self.options {
             let (delta, delta_more) = nibble(u32::from(number - last));
@@ -216,6 +229,18 @@ impl Message {
             out.put_u8(0xFF);
             out.put(&self.payload);
         }
+    }
+
+    /// How many bytes [`encode_body`](Self::encode_body) appends.
+    pub(crate) fn body_length(&self) -> usize {
+        let mut last = 0;
+        let options = self.options.iter().map(|(number, value)| {
+            let delta = u32::from(number - last);
+            last = *number;
+            1 + nibble(delta).1.len() + nibble(value.len() as u32).1.len() + value.len()
+        });
+        let options: usize = options.sum();
+        options + if self.payload.is_empty() { 0 } else { 1 + self.payload.len() }
     }
 
     /// Adds an option behind those with the same number.

@@ -1,6 +1,7 @@
-//! The CoAP gateway over UDP: RFC 7252 messages, RFC 7641 observations, and topics as resources.
+//! The CoAP gateway: RFC 7252 messages over UDP and RFC 8323 messages over TCP and WebSocket, RFC 7641 observations, and
+//! topics as resources.
 //!
-//! One [`Coap`] serves all peers of a socket. A request goes
+//! One [`Coap`] serves all peers of a socket, or one stream. A request goes
 //!
 //! ```text
 //! datagram -> de-duplication -> options -> resource -> session (opened if need be) -> action
@@ -26,11 +27,13 @@ mod request;
 mod resource;
 mod session;
 mod shelf;
+pub mod stream;
 mod transmission;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gateway::{
@@ -47,6 +50,7 @@ use conversation::{Conversation, Step};
 use frame::{Code, Kind, Malformed, Message};
 use options::{BLOCK1, BLOCK2, ECHO, Wrong};
 use shelf::Shelf;
+use stream::Stream;
 use transmission::Outgoing;
 
 /// The system's randomness: fills the buffer, false if it cannot. For tokens that nobody can guess.
@@ -92,6 +96,8 @@ pub struct Coap {
     /// Representations that were sent a part of.
     served: Shelf<Peer, Resource, Response>,
     tickets: u64,
+    /// If it serves a stream.
+    stream: Option<Box<Stream>>,
 }
 
 /// An answer to a request.
@@ -145,6 +151,7 @@ impl Coap {
             bodies: Bodies::new(limits),
             served: Shelf::new(limits),
             tickets: 0,
+            stream: None,
         }
     }
 
@@ -161,9 +168,16 @@ impl Coap {
         Ticket(self.tickets)
     }
 
+    /// How long a silent peer without session and observation is remembered; a stream's is asked now and then.
+    fn patience(&self) -> Duration {
+        if self.stream.is_some() { Duration::MAX } else { self.config.idle_timeout }
+    }
+
     fn schedule(&mut self, peer: Peer) {
+        let idle = self.patience();
+        let Some(c) = self.peers.get(&peer) else { return };
+        let due = c.due(idle).min(self.stream_due(c.seen));
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        let due = c.due(self.config.idle_timeout);
         if due < c.scheduled {
             self.deadlines.cancel(c.scheduled, peer);
             c.scheduled = due;
@@ -247,8 +261,10 @@ impl Coap {
             Wrong::BadOption => Response::error(Code::BAD_OPTION, "an option is not known or not right"),
             Wrong::Proxying => Response::error(Code::PROXYING, "this is no proxy"),
         })?;
-        // Size exponent 7 is reserved (RFC 7959, 2.2).
-        if [BLOCK1, BLOCK2].iter().any(|n| Block::of(&request, *n).is_some_and(|b| b.szx == Szx::BERT)) {
+        // Size exponent 7 is reserved (RFC 7959, 2.2), but over reliable transports (RFC 8323, 6).
+        let is_bert =
+            [BLOCK1, BLOCK2].iter().any(|n| Block::of(&request, *n).is_some_and(|b| b.szx == Szx::BERT));
+        if is_bert && self.stream.is_none() {
             return Err(Response::error(Code::BAD_REQUEST, "this is no block size"));
         }
         if let Some(c) = self.peers.get_mut(&peer)
@@ -277,6 +293,9 @@ impl Coap {
 
     /// As `answer`; false if the answer was not sent: the peer was asked to prove its address, or is answered already.
     fn is_answered(&mut self, now: Now, peer: Peer, id: u16, response: Response, out: &mut Outbox) -> bool {
+        if self.stream.is_some() {
+            return self.stream_answer(now, peer, id, response, out);
+        }
         let is_open_to_spoofing = self.is_open_to_spoofing(peer);
         let exchange = self.peers.get_mut(&peer).and_then(|c| c.exchanges.open(id));
         let Some(asked) = exchange.map(|e| e.asked) else { return false };
@@ -375,15 +394,24 @@ impl Gateway for Coap {
         // A handshake has been there and back.
         conversation.is_verified = facts.transport != Transport::Udp;
         self.peers.insert(peer, Box::new(conversation));
+        self.stream = Stream::new(now, facts.transport, &self.config);
+        if self.stream.is_some() {
+            self.greet(peer, out);
+        }
         self.open_by_credential(peer, out);
         self.schedule(peer);
     }
 
     fn input(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) -> Result<Flow, Close> {
-        let datagram = bytes.split();
-        self.datagram(now, peer, &datagram, out);
+        let result = if self.stream.is_some() {
+            self.stream_input(now, peer, bytes, out)
+        } else {
+            let datagram = bytes.split();
+            self.datagram(now, peer, &datagram, out);
+            Ok(Flow::Continue)
+        };
         self.schedule(peer);
-        Ok(Flow::Continue)
+        result
     }
 
     fn group(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) {
@@ -433,6 +461,9 @@ impl Gateway for Coap {
         if !goes_on {
             self.end_observations(peer, code, out);
         }
+        if self.stream.is_some() {
+            self.farewell(peer, why, out);
+        }
     }
 
     fn closed(&mut self, _: Now, peer: Peer, out: &mut Outbox) {
@@ -471,6 +502,9 @@ impl Gateway for Coap {
         into.push(("unacknowledged", c.outgoing.len().to_string()));
         into.push(("requests", c.asking.len().to_string()));
         into.push(("bodies", format!("{} bytes", self.bodies.used_by(peer) + self.served.used_by(peer))));
+        if let Some(stream) = &self.stream {
+            into.push(("max_payload", stream.room().payload.to_string()));
+        }
         for o in &c.observations {
             let (filter, qos, sequence) = (o.filter.as_str(), o.qos as u8, o.sequence);
             let token = kept::hex(o.token.as_slice());
@@ -482,7 +516,7 @@ impl Gateway for Coap {
 impl Coap {
     /// As `schedule`, but a conversation whose end was just asked for is not looked at again at once.
     fn schedule_after(&mut self, now: Now, peer: Peer) {
-        let idle = self.config.idle_timeout;
+        let idle = self.patience();
         if self.peers.get(&peer).is_some_and(|c| c.end(idle) > now.instant) {
             self.schedule(peer);
         }

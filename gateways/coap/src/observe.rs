@@ -207,7 +207,7 @@ impl Coap {
     /// Returns whether the notification is Confirmable.
     fn notify_one(&mut self, now: Now, peer: Peer, token: Token, d: &Delivery<'_>, out: &mut Outbox) -> bool {
         let notify_type = self.config.notify_type;
-        let is_unproven = self.is_open_to_spoofing(peer);
+        let (is_unproven, is_stream) = (self.is_open_to_spoofing(peer), self.stream.is_some());
         let room = self.room(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let is_stranger = c.who.username.is_none() && c.credential.is_none();
@@ -221,7 +221,8 @@ impl Coap {
         // Whether the client is still interested must be found out now and then (RFC 7641, 4.5 and 7).
         let is_due = o.confirmed + CONFIRM_AT_LEAST <= now.instant
             || (is_stranger && o.unconfirmed + 1 >= CONFIRM_EVERY);
-        let is_con = wants || is_due;
+        // A stream brings everything there, once.
+        let is_con = (wants || is_due) && !is_stream;
         if is_con {
             o.confirmed = now.instant;
             o.unconfirmed = 0;

@@ -17,6 +17,7 @@ use crate::conversation::{Phase, Step};
 use crate::frame::{Code, Kind, Message, Token};
 use crate::kept::{FACTS, hex, proof};
 use crate::request::{Identity, Operation};
+use crate::stream::CREDIT;
 use crate::{Coap, Response, code};
 
 /// Requests of one peer that may wait for its session.
@@ -158,7 +159,7 @@ impl Coap {
             clean_start: !(c.credential.is_some() || who.token.is_some()),
             expiry: if is_kept { self.config.session_expiry } else { Duration::ZERO },
             // NSTART (RFC 7252, 4.7).
-            credit: 1,
+            credit: if self.stream.is_some() { CREDIT } else { 1 },
             will: None,
             protocol: "CoAP",
             // A session that is not named has none: it ends when it is not used.

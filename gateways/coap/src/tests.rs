@@ -3,6 +3,7 @@ mod client;
 mod group;
 mod identity;
 mod link;
+mod stream;
 
 use std::time::Duration;
 
@@ -37,6 +38,11 @@ struct Bench {
     probes: Vec<Message>,
     /// What came of requests to the device.
     answered: Vec<(u64, gateway::Outcome)>,
+    /// What was written to a stream and is no message yet.
+    written: Vec<u8>,
+    is_websocket: bool,
+    /// What the machine has left of what it was given.
+    rest: BytesMut,
 }
 
 fn bench() -> Bench {
@@ -64,14 +70,18 @@ fn facts(address: &str, client_id: Option<&str>) -> Facts {
 }
 
 fn bench_with(address: &str, client_id: Option<&str>) -> Bench {
+    bench_of(&facts(address, client_id), Config::default())
+}
+
+fn bench_of(facts: &Facts, config: Config) -> Bench {
     let random: Random = Arc::new(|b| {
         b.fill(7);
         true
     });
-    let mut machine = Coap::new(Arc::new(Config::default()), random);
+    let mut machine = Coap::new(Arc::new(config), random);
     let (now, mut out) = (Now::from_micros(1_000_000), Outbox { is_framed: true, ..Outbox::default() });
     let peer = Peer { slot: 1, generation: 1 };
-    machine.opened(now, peer, &facts(address, client_id), &mut out);
+    machine.opened(now, peer, facts, &mut out);
     let mut bench = Bench {
         machine,
         now,
@@ -91,8 +101,13 @@ fn bench_with(address: &str, client_id: Option<&str>) -> Bench {
         reached: vec![],
         probes: vec![],
         answered: vec![],
+        written: vec![],
+        is_websocket: false,
+        rest: BytesMut::new(),
     };
-    bench.run();
+    if bench.machine.stream.is_none() {
+        bench.run();
+    }
     bench
 }
 
@@ -222,6 +237,11 @@ impl Bench {
                 };
                 self.machine.reply(self.now, peer, ticket, answer, &mut self.out);
             }
+        }
+        if self.machine.stream.is_some() {
+            self.written.append(&mut self.out.wire);
+            self.out.clear();
+            return self.take_written();
         }
         let mut sent = Vec::new();
         for (frame, bytes) in self.out.messages() {

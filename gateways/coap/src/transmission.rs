@@ -54,13 +54,37 @@ impl Outgoing {
 impl Coap {
     /// The one place where messages leave.
     pub(crate) fn send(&self, peer: Peer, message: &Message, out: &mut Outbox) {
-        message.encode(out.send(peer));
-        out.trace(peer, Direction::Out, || describe(message));
+        let is_sent = match &self.stream {
+            None => {
+                message.encode(out.send(peer));
+                true
+            }
+            // What acknowledges, resets and probes has no place there (RFC 8323, 2.2).
+            Some(_) if message.code == Code::EMPTY => return,
+            Some(stream) => stream.encode(message, out.send(peer)),
+        };
+        if is_sent {
+            return out.trace(peer, Direction::Out, || describe(message));
+        }
+        out.act(Action::Drop(peer, Drop::TooLarge));
+        // Whoever waits for an answer is told, in as few bytes as can be.
+        let bare = Message {
+            code: Code::INTERNAL,
+            token: message.token,
+            ..Message::empty(message.kind, message.id)
+        };
+        if let Some(stream) = self.stream.as_ref().filter(|_| message.kind == Kind::Ack) {
+            stream.encode(&bare, out.send(peer));
+        }
     }
 
     /// Sends a Confirmable message as soon as those before it are acknowledged.
     pub(crate) fn enqueue(&mut self, now: Now, peer: Peer, outgoing: Outgoing, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
+        if self.stream.is_some() {
+            // The transport repeats and acknowledges it.
+            return self.send(peer, &outgoing.message, out);
+        }
         c.outgoing.push_back(outgoing);
         if c.outgoing.len() == 1 {
             self.transmit(now, peer, out);
@@ -179,9 +203,13 @@ impl Coap {
     /// Does what is due at a peer.
     pub(crate) fn look_at(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
         self.give_up_asking(now, peer, out);
+        if self.is_stream_ended(now, peer, out) {
+            return;
+        }
+        let idle = self.patience();
         let Some(c) = self.peers.get_mut(&peer) else { return };
         self.remembered -= c.exchanges.forget_expired(now.instant);
-        if c.end(self.config.idle_timeout) <= now.instant {
+        if c.end(idle) <= now.instant {
             let why = if c.token.is_some() { Close::KeepAlive } else { Close::Idle };
             if c.phase == Phase::Open && why == Close::Idle {
                 out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry: None }));
