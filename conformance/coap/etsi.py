@@ -9,10 +9,10 @@ import re
 import unittest
 
 import harness
-from coap.kit.wire import (ACCEPT, ACK, CON, CONTENT_FORMAT, DELETE, GET, IF_MATCH, IF_NONE_MATCH,
-                           LOCATION_PATH, LOCATION_QUERY, NON, OBSERVE, POST, PUT, RST, Message, Peer)
+from coap.kit.wire import (ACCEPT, ACK, BLOCK1, BLOCK2, CON, CONTENT_FORMAT, DELETE, GET, IF_MATCH, IF_NONE_MATCH,
+                           LOCATION_PATH, LOCATION_QUERY, NON, OBSERVE, POST, PUT, RST, Message, Peer, block)
 
-CASES = [f"{area}_{number:02}" for area, last in (("core", 23), ("link", 9), ("obs", 10))
+CASES = [f"{area}_{number:02}" for area, last in (("core", 23), ("link", 9), ("block", 6), ("obs", 10))
          for number in range(1, last + 1)]
 TEXT, XML, LINKS, JSON = 0, 41, 40, 50
 
@@ -67,7 +67,7 @@ class Case(unittest.TestCase):
 
 class Table(unittest.TestCase):
     def test_every_case_is_played_or_stands_in_the_table_with_the_reason(self):
-        tests = {match.group(1) for suite in (Core, Separate, Links, Observing) for name in dir(suite)
+        tests = {match.group(1) for suite in (Core, Separate, Links, Blocks, Observing) for name in dir(suite)
                  if (match := re.match(r"test_([a-z]+_\d\d)_", name))}
         self.assertEqual(sorted(tests), sorted(CASES))
         text = (pathlib.Path(__file__).parent / "README.md").read_text()
@@ -326,6 +326,83 @@ class Links(Case):
             response = self.device.ask(GET, target)
             self.assertEqual((response.says, response.payload), ("2.05", b"value"))
             self.assertEqual(response.uint(CONTENT_FORMAT), int(attributes["ct"]))
+
+
+class Blocks(Case):
+    def setUp(self):
+        super().setUp()
+        self.large = bytes(number * 7 & 255 for number in range(5000))
+
+    def upload(self, method, size, at_most=64, uri=None, options=()):
+        """Sends the large value in blocks; the last response."""
+        number = 0
+        while True:
+            part = self.large[number * size:(number + 1) * size]
+            more = (number + 1) * size < len(self.large)
+            request = self.device.request(method, uri or self.uri, part, options=[
+                (CONTENT_FORMAT, JSON), (BLOCK1, block(number, more, size)), *(options if not more else ())])
+            response = self.device.exchange(request)
+            self.is_answer(request, response, "2.31" if more else "2.04")
+            said = response.block(BLOCK1)
+            self.assertEqual(said[:2], (number, more))
+            self.assertLessEqual(said[2], size)
+            if not more:
+                return response
+            # The gateway may want smaller blocks from the first answer on.
+            number, size = ((number + 1) * size // said[2], said[2])
+
+    def download(self, uri, size=None, late=None):
+        """Reads a value in blocks: `size` asked for at once, or `late` after the first response."""
+        got, number = b"", 0
+        while True:
+            options = [] if size is None else [(BLOCK2, block(number, False, size))]
+            request = self.device.request(GET, uri, options=options)
+            response = self.device.exchange(request)
+            self.is_answer(request, response, "2.05")
+            said = response.block(BLOCK2)
+            self.assertEqual(said[0], number)
+            if size is not None:
+                self.assertLessEqual(said[2], size)
+            if said[1]:
+                self.assertEqual(len(response.payload), said[2])
+            self.assertLessEqual(len(response.payload), said[2])
+            got += response.payload
+            if not said[1]:
+                return got
+            size = min(said[2], late or said[2])
+            number = len(got) // size
+
+    def test_block_01_a_large_value_is_read_in_the_blocks_that_were_asked_for(self):
+        self.upload(PUT, 1024, uri=self.uri + "?retain=true")
+        for size in (64, 256, 1024):
+            self.assertEqual(self.download(self.uri, size), self.large)
+
+    def test_block_02_a_large_value_comes_in_blocks_and_smaller_ones_if_they_are_asked_for_then(self):
+        self.upload(PUT, 1024, uri=self.uri + "?retain=true")
+        self.assertEqual(self.download(self.uri), self.large)
+        self.assertEqual(self.download(self.uri, late=128), self.large)
+
+    def test_block_03_a_large_value_is_put_in_blocks_and_published_once(self):
+        observer = self.peer()
+        token = observer.observe(self.uri).token
+        for size in (64, 1024):
+            self.upload(PUT, size, uri=self.uri + "?retain=true")
+            told = observer.notification(token)
+            self.assertEqual(told.payload, self.large[:len(told.payload)])
+            observer.silence()
+            self.assertEqual(self.download(self.uri), self.large)
+
+    def test_block_04_a_large_value_is_posted_in_blocks(self):
+        self.upload(POST, 512, uri=self.uri + "?retain=true")
+        self.assertEqual(self.download(self.uri), self.large)
+
+    def test_block_05_a_post_in_blocks_has_an_answer_that_fits(self):
+        response = self.upload(POST, 256, options=[(BLOCK2, block(0, False, 64))])
+        self.assertEqual(response.payload, b"")
+
+    def test_block_06_a_large_value_is_read_in_blocks_of_16_bytes(self):
+        self.upload(PUT, 1024, uri=self.uri + "?retain=true")
+        self.assertEqual(self.download(self.uri, 16), self.large)
 
 
 class Observing(Case):
