@@ -39,6 +39,7 @@ impl Port {
     /// What carries its conversations.
     pub fn transport(&self, is_datagram: bool) -> Transport {
         match (is_datagram, &self.setup.tls, &self.setup.websocket) {
+            (true, ..) if self.setup.dtls.is_some() => Transport::Dtls,
             (true, ..) => Transport::Udp,
             (_, None, None) => Transport::Tcp,
             (_, Some(_), None) => Transport::Tls,

@@ -7,10 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dtls::Id;
 use gateway::{Close, Facts, Now, Peer};
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::secure::Proof;
 use crate::client::{Client, Rate};
 use crate::house::Port;
 use crate::listen::canonical;
@@ -26,6 +28,8 @@ pub(super) struct Entry {
     pub(super) way: Way,
     /// Where the peer may have moved to.
     moved: Option<Box<Moved>>,
+    /// Its DTLS association and what it has proven: such a peer is found by that, and not by its address.
+    pub(super) secure: Option<Box<(Id, Proof)>>,
     generation: u32,
     pub(super) client: Client,
     is_ready: bool,
@@ -58,6 +62,8 @@ pub(super) struct Table {
     current: usize,
     pub(super) ready: Vec<u32>,
     pub(super) closing: Vec<(Peer, Close)>,
+    /// Associations that are somewhere else now.
+    pub(super) reached: Vec<(Id, SocketAddr)>,
 }
 
 impl Table {
@@ -70,6 +76,7 @@ impl Table {
             current: 0,
             ready: Vec::new(),
             closing: Vec::new(),
+            reached: Vec::new(),
         }
     }
 
@@ -96,7 +103,49 @@ impl Table {
         Some(Peer { slot, generation: entry.generation })
     }
 
+    /// The same for a peer that is known by its association: where its bytes came from. Returns the address that the machine
+    /// is to be told of, if it is news.
+    pub(super) fn heard_by_association(
+        &mut self,
+        peer: Peer,
+        way: Way,
+        bytes: usize,
+        is_newest: bool,
+    ) -> Option<SocketAddr> {
+        self.current = bytes;
+        let entry = self.entry(peer)?;
+        if entry.way.0 == way.0 {
+            entry.way.1 = way.1;
+            // It is where it was.
+            return entry.moved.take_if(|_| is_newest).map(|_| way.0);
+        }
+        if let Some(moved) = entry.moved.as_mut().filter(|m| m.way.0 == way.0) {
+            moved.received += bytes;
+            return None;
+        }
+        if !is_newest {
+            return None;
+        }
+        self.may_be_at(peer, way);
+        Some(way.0)
+    }
+
+    /// A peer that a handshake has made known.
+    pub(super) fn add_secure(&mut self, now: Now, way: Way, id: Id, proof: Proof) -> Option<Peer> {
+        let peer = self.insert(now, way)?;
+        if let Some(entry) = self.entry(peer) {
+            entry.secure = Some(Box::new((id, proof)));
+        }
+        Some(peer)
+    }
+
     pub(super) fn add(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
+        let peer = self.insert(now, (address, local))?;
+        self.by_address.insert(address, peer.slot);
+        Some(peer)
+    }
+
+    fn insert(&mut self, now: Now, way: Way) -> Option<Peer> {
         if self.entries.len() >= self.port.setup.max_connections {
             return None;
         }
@@ -105,10 +154,9 @@ impl Table {
         if let Some(rate) = Rate::new(now.instant, self.port.setup.message_rate, self.port.setup.byte_rate) {
             client.extra().rate = Some(rate);
         }
-        let way = (address, local);
-        let entry = Entry { way, moved: None, generation: self.generation, client, is_ready: false };
+        let generation = self.generation;
+        let entry = Entry { way, moved: None, secure: None, generation, client, is_ready: false };
         let slot = self.entries.insert(entry) as u32;
-        self.by_address.insert(address, slot);
         self.port.open.fetch_add(1, Ordering::Relaxed);
         Some(Peer { slot, generation: self.generation })
     }
@@ -139,6 +187,9 @@ impl Table {
             return;
         }
         let old = entry.moved.replace(Box::new(Moved { way, received, sent: 0 }));
+        if entry.secure.is_some() {
+            return;
+        }
         if let Some(old) = old.filter(|old| old.way.0 != way.0) {
             self.forget(old.way.0, peer.slot);
         }
@@ -177,15 +228,16 @@ impl Peers for Table {
 
     fn facts(&self, peer: Peer) -> Option<Facts> {
         let entry = self.peek(peer)?;
+        let proof = entry.secure.as_ref().map(|s| s.1.clone()).unwrap_or_default();
         Some(Facts {
             address: canonical(entry.way.0),
             listener: self.port.facts.clone(),
             transport: self.port.transport(true),
-            certificate: None,
+            certificate: proof.certificate,
             path: None,
             subprotocol: None,
-            psk: None,
-            client_id: None,
+            psk: proof.psk,
+            client_id: proof.client_id,
             is_direct: true,
         })
     }
@@ -223,7 +275,10 @@ impl Peers for Table {
         let local = entry.moved.as_ref().filter(|m| m.way.0 == address).map_or(entry.way.1, |m| m.way.1);
         let old = std::mem::replace(&mut entry.way, (address, local));
         entry.moved.take_if(|m| m.way.0 == address);
-        if old.0 != address {
+        if let Some(secure) = &entry.secure {
+            let id = secure.0;
+            self.reached.push((id, address));
+        } else if old.0 != address {
             self.forget(old.0, peer.slot);
             self.by_address.insert(address, peer.slot);
         }

@@ -1,0 +1,374 @@
+//! DTLS below a datagram machine: which association a datagram belongs to, who its peer has proven to be, and what of it is
+//! kept so that no device notices a restart.
+//!
+//! ```text
+//! datagram -> Endpoint -> Keep, KeepNumbers -> store        (before what the record causes)
+//!                      -> Opened, Data -> the machine's peer
+//! machine  -> Endpoint::seal -> datagram -> where the peer is
+//! ```
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use dtls::{Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, Reason, Reserved, Settings};
+use gateway::{Certificate, Close, Drop, Now, Peer};
+use hashbrown::HashMap;
+use store::{Key, Store, Table as Kept, scan_around};
+
+use crate::config::Dtls;
+use crate::house::{House, Port};
+
+/// Headers of IPv6 and UDP.
+const HEADERS: usize = 48;
+
+/// Who a peer has proven to be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proof {
+    pub(super) psk: Option<Arc<str>>,
+    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) client_id: Option<Arc<str>>,
+}
+
+impl Proof {
+    pub(super) fn of(identity: &Identity) -> Option<Proof> {
+        match identity {
+            // RFC 4279, 5.1: identities are UTF-8.
+            Identity::Psk(name) => Some(Proof { psk: Some(std::str::from_utf8(name).ok()?.into()), ..Proof::default() }),
+            Identity::Certificate { common_name, fingerprint } => {
+                let (common_name, fingerprint) = (common_name.clone(), *fingerprint);
+                let certificate = Some(Arc::new(Certificate { common_name, fingerprint }));
+                Some(Proof { certificate, ..Proof::default() })
+            }
+            Identity::Nobody => Some(Proof::default()),
+        }
+    }
+}
+
+/// What came of a datagram; bytes are in [`Secure::bytes`].
+pub(super) enum Happened {
+    Send { to: SocketAddr, datagram: Range<usize> },
+    Opened { id: Id, from: SocketAddr, identity: Identity },
+    Data { id: Id, from: SocketAddr, is_newest: bool, payload: Range<usize> },
+    Closed { id: Id, why: Close },
+    Drop(Drop),
+}
+
+/// See the module.
+pub(super) struct Secure {
+    endpoint: Endpoint,
+    /// Associations that have a conversation.
+    by_id: HashMap<Id, Peer>,
+    pub(super) happened: Vec<Happened>,
+    pub(super) bytes: Vec<u8>,
+    keeper: Keeper,
+    /// Associations that were restored and whose clients may be waited for.
+    pub(super) sleepers: VecDeque<Id>,
+}
+
+impl Secure {
+    /// The layer of `port` with what was kept of its associations; the text says what is wrong with its configuration.
+    pub(super) fn open(house: &Arc<House>, port: &Port, dtls: &Dtls) -> Result<Secure, String> {
+        let settings = settings(dtls, house.store.is_some())?;
+        let seal = seal_key(&house.data).map_err(|e| format!("cannot make or read dtls.key in the data folder: {e}"))?;
+        let keys: Arc<dyn Keys> = if dtls.psk { Arc::new(Known(house.clone())) } else { Arc::new(Nobody) };
+        let endpoint = Endpoint::new(settings, keys, seal).map_err(|e| e.to_string())?;
+        let keeper = Keeper {
+            store: house.store.clone(),
+            listener: port.facts.name.clone(),
+            unwritten: VecDeque::new(),
+        };
+        let mut secure = Secure {
+            endpoint,
+            by_id: HashMap::new(),
+            happened: Vec::new(),
+            bytes: Vec::new(),
+            keeper,
+            sleepers: VecDeque::new(),
+        };
+        secure.restore(house, port);
+        Ok(secure)
+    }
+
+    fn restore(&mut self, house: &House, port: &Port) {
+        let began = house.clock.now();
+        let mut damaged = 0;
+        for (id, record, numbers) in self.keeper.all() {
+            match self.endpoint.restore(began, id, &record, numbers.as_deref()) {
+                Ok(()) => self.sleepers.push_back(id),
+                Err(_) => {
+                    damaged += 1;
+                    self.keeper.forget(id);
+                }
+            }
+        }
+        let ms = house.clock.now().instant.since(began.instant).as_millis() as u64;
+        let (listener, restored) = (&port.facts.name, self.sleepers.len());
+        if restored > 0 {
+            tracing::info!(%listener, restored, ms, "DTLS associations go on");
+        }
+        if damaged > 0 {
+            tracing::warn!(%listener, damaged, "DTLS associations cannot go on: their devices have to shake hands again");
+        }
+        // Only of those that somebody may have something for a conversation is begun before they are heard.
+        let mut sleepers = std::mem::take(&mut self.sleepers);
+        sleepers.retain(|id| {
+            let proof = self.endpoint.identity(*id).and_then(|identity| Proof::of(&identity));
+            let client_id = proof.and_then(|p| house.client_id(port, &p.psk, &p.certificate));
+            client_id.is_some_and(|c| house.router.has_subscriptions(&port.facts.namespace, &c))
+        });
+        self.sleepers = sleepers;
+    }
+
+    /// Hands a datagram to the endpoint.
+    pub(super) fn receive(&mut self, now: Now, from: SocketAddr, datagram: &mut [u8]) {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.receive(now, from, datagram, &mut |event| note(event, happened, bytes, keeper));
+    }
+
+    /// What time brings: retransmission, parking.
+    pub(super) fn timeout(&mut self, now: Now) {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.timeout(now, &mut |event| note(event, happened, bytes, keeper));
+    }
+
+    /// When `timeout` is due.
+    pub(super) fn next_timeout(&self) -> Option<gateway::Instant> {
+        self.endpoint.next_timeout()
+    }
+
+    /// One message for the association as a datagram; false if it cannot be sent.
+    pub(super) fn seal(&mut self, now: Now, id: Id, message: &[u8], datagram: &mut Vec<u8>) -> bool {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.seal(now, id, message, datagram, &mut |event| note(event, happened, bytes, keeper)).is_ok()
+    }
+
+    /// Says goodbye.
+    pub(super) fn close(&mut self, now: Now, id: Id) {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.close(now, id, &mut |event| note(event, happened, bytes, keeper));
+    }
+
+    /// The association is at this address now.
+    pub(super) fn moved(&mut self, now: Now, id: Id, to: SocketAddr) {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.moved(now, id, to, &mut |event| note(event, happened, bytes, keeper));
+    }
+
+    /// Tells the endpoint which record numbers may be used by now.
+    pub(super) fn written(&mut self) {
+        while let Some((id, reserved)) = self.keeper.next_written() {
+            self.endpoint.kept(id, reserved);
+        }
+    }
+
+    /// The conversation of an association.
+    pub(super) fn peer(&self, id: Id) -> Option<Peer> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn attach(&mut self, id: Id, peer: Peer) {
+        self.by_id.insert(id, peer);
+    }
+
+    pub(super) fn detach(&mut self, id: Id, peer: Peer) {
+        if self.by_id.get(&id) == Some(&peer) {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Who the peer of an association is, and where.
+    pub(super) fn who(&self, id: Id) -> Option<(Proof, SocketAddr)> {
+        Some((Proof::of(&self.endpoint.identity(id)?)?, self.endpoint.address(id)?))
+    }
+
+    /// For operators.
+    pub(super) fn describe(&self, id: Id, into: &mut Vec<(&'static str, String)>) {
+        let Some(show) = self.endpoint.show(id) else { return };
+        into.push(("dtls_suite", show.suite.to_string()));
+        into.push(("dtls_connection_id", show.has_cid.to_string()));
+        into.push(("dtls_association", id.to_string()));
+    }
+
+    /// Associations: active, parked, half open.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        let c = self.endpoint.counters();
+        [c.active, c.parked, c.half_open]
+    }
+}
+
+fn note(event: Event<'_>, happened: &mut Vec<Happened>, bytes: &mut Vec<u8>, keeper: &mut Keeper) {
+    let mut range = |from: &[u8]| {
+        let begin = bytes.len();
+        bytes.extend_from_slice(from);
+        begin..bytes.len()
+    };
+    happened.push(match event {
+        Event::Send { to, datagram } => Happened::Send { to, datagram: range(datagram) },
+        Event::Opened { id, from, identity, .. } => Happened::Opened { id, from, identity: identity.clone() },
+        Event::Data { id, from, is_newest, payload } => {
+            Happened::Data { id, from, is_newest, payload: range(payload) }
+        }
+        Event::Closed { id, why } => Happened::Closed { id, why: close(why) },
+        Event::Keep { id, record } => return keeper.keep(id, record),
+        Event::KeepNumbers { id, record, reserved } => return keeper.keep_numbers(id, record, reserved),
+        Event::Forget { id } => return keeper.forget(id),
+        Event::Drop(why) => Happened::Drop(drop_of(why)),
+    });
+}
+
+fn close(why: Closed) -> Close {
+    match why {
+        Closed::ByPeer => Close::PeerClosed,
+        Closed::ByUs => Close::Kicked,
+        Closed::Replaced | Closed::TooManyOfIdentity | Closed::TooMany => Close::Replaced,
+        Closed::Lost | Closed::Failed => Close::Tls,
+    }
+}
+
+fn drop_of(why: Reason) -> Drop {
+    match why {
+        Reason::Malformed | Reason::BadHello => Drop::DtlsMalformed,
+        Reason::UnknownId | Reason::UnknownAddress => Drop::DtlsUnknown,
+        Reason::Replay => Drop::DtlsReplayed,
+        Reason::BadMac | Reason::TooManyBadMacs => Drop::DtlsForged,
+        Reason::HalfOpenFull => Drop::DtlsFull,
+        Reason::UnknownIdentity => Drop::DtlsIdentity,
+        Reason::WrongKey => Drop::DtlsKey,
+        Reason::BadCookie | Reason::HandshakeFailed | Reason::HandshakeTimeout => Drop::DtlsHandshake,
+    }
+}
+
+fn settings(dtls: &Dtls, durable: bool) -> Result<Settings, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()));
+    let certificates = match &dtls.certificate {
+        Some((chain, key)) => Some(Certificates {
+            chain_pem: read(chain)?,
+            key_pem: read(key)?,
+            client_ca_pem: dtls.client_ca.as_deref().map(read).transpose()?,
+            require: dtls.require_client_certificate,
+        }),
+        None => None,
+    };
+    Ok(Settings {
+        mtu: u16::try_from(dtls.mtu - HEADERS).unwrap_or(u16::MAX),
+        max_half_open: dtls.max_half_open,
+        max_associations: dtls.max_associations,
+        max_per_identity: dtls.max_per_identity,
+        park_after: dtls.park_after,
+        durable,
+        certificates,
+        ..Settings::default()
+    })
+}
+
+/// The key that sealed records lie under, made at the first start; nobody but the owner may read it.
+fn seal_key(data: &Path) -> std::io::Result<[u8; 32]> {
+    use std::io::{Error, ErrorKind, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = data.join("dtls.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes.try_into().map_err(|_| Error::new(ErrorKind::InvalidData, "it has not 32 bytes")),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|e| Error::other(e.to_string()))?;
+            let hidden = path.with_extension("new");
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&hidden)?;
+            file.write_all(&key)?;
+            file.sync_all()?;
+            std::fs::rename(&hidden, &path)?;
+            std::fs::File::open(data)?.sync_all()?;
+            Ok(key)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Pre-shared keys of the house.
+struct Known(Arc<House>);
+
+impl Keys for Known {
+    fn key(&self, identity: &[u8]) -> Found {
+        self.0.auth.psk_keys(self.0.clock.now(), identity)
+    }
+}
+
+/// No pre-shared keys here.
+struct Nobody;
+
+impl Keys for Nobody {
+    fn key(&self, _: &[u8]) -> Found {
+        Found::default()
+    }
+}
+
+/// Writes what the endpoint wants kept.
+struct Keeper {
+    store: Option<Arc<Store>>,
+    listener: Box<str>,
+    /// Reservations that the store has not written yet.
+    unwritten: VecDeque<(u64, Id, Reserved)>,
+}
+
+impl Keeper {
+    fn key(&self, table: Kept, id: Id) -> Key {
+        Key::new(table).number(u64::from_be_bytes(id.0)).text(self.listener.as_bytes())
+    }
+
+    fn keep(&mut self, id: Id, record: &[u8]) {
+        if let Some(store) = &self.store {
+            store.put(self.key(Kept::Associations, id), record.to_vec());
+            store.delete(self.key(Kept::Records, id));
+        }
+    }
+
+    fn keep_numbers(&mut self, id: Id, record: &[u8], reserved: Reserved) {
+        let Some(store) = &self.store else { return };
+        let batch = store.put(self.key(Kept::Records, id), record.to_vec());
+        // Most say what was received; only a new reservation is waited for.
+        if self.unwritten.back().is_none_or(|(_, i, r)| (*i, *r) != (id, reserved)) {
+            self.unwritten.push_back((batch, id, reserved));
+        }
+    }
+
+    fn forget(&mut self, id: Id) {
+        if let Some(store) = &self.store {
+            store.delete(self.key(Kept::Associations, id));
+            store.delete(self.key(Kept::Records, id));
+        }
+    }
+
+    fn next_written(&mut self) -> Option<(Id, Reserved)> {
+        let durable = self.store.as_ref()?.durable();
+        let (_, id, reserved) = self.unwritten.pop_front_if(|(batch, ..)| *batch <= durable)?;
+        Some((id, reserved))
+    }
+
+    /// Everything that was kept of this listener's associations.
+    fn all(&self) -> Vec<(Id, Vec<u8>, Option<Vec<u8>>)> {
+        let Some(view) = self.store.as_ref().and_then(|s| s.view().ok()) else { return Vec::new() };
+        let mut found = Vec::new();
+        let read = |table: Kept, each: &mut dyn FnMut(Id, &[u8])| {
+            let (from, to) = (Key::new(table), Key::end(table));
+            let visit = &mut |key: &[u8], value: &[u8]| {
+                if let Some((id, listener)) = key.split_first_chunk::<8>()
+                    && *listener == *self.listener.as_bytes()
+                {
+                    each(Id(*id), value);
+                }
+            };
+            if let Err(error) = scan_around(&*view, &from, &to, visit) {
+                tracing::error!(%error, "DTLS associations cannot be read");
+            }
+        };
+        let mut numbers = HashMap::new();
+        read(Kept::Records, &mut |id, value| {
+            numbers.insert(id, value.to_vec());
+        });
+        read(Kept::Associations, &mut |id, value| found.push((id, value.to_vec(), numbers.remove(&id))));
+        found
+    }
+}
