@@ -14,7 +14,7 @@ use crate::config::Options;
 use crate::grant::{Device, Grant};
 use crate::listener::ListenerRules;
 use crate::passwd::{self, Users};
-use crate::psk::{Entry, Keys, Offer, Tries};
+use crate::psk::{Entry, Key, Keys, Offer, Tries};
 use crate::scram::{Exchange, METHOD};
 
 /// Fills a buffer with bytes that nobody can guess; false if there are none.
@@ -107,6 +107,12 @@ impl Auth {
         // Elsewhere a certificate is a user's, who may have many clients.
         let name = rules.certified(facts).ok()?.filter(|_| facts.transport == Transport::Dtls)?;
         Some(name.into())
+    }
+
+    /// The keys of an identity, the newest first; None if it is not known. For who tries both.
+    pub fn psk_keys(&self, now: Now, identity: &[u8]) -> Option<(Key, Option<Key>)> {
+        let offer = self.state.read().psk.offer(now.wall_ms, &self.fallback, identity);
+        offer.is_known.then_some((offer.key, offer.other))
     }
 
     /// What to shake hands with whoever says `identity` there. Where two keys are valid, the one that failed from this address

@@ -88,6 +88,12 @@ impl Router {
         Ok(())
     }
 
+    /// Whether there is a session of this client that is subscribed to anything.
+    pub fn has_subscriptions(&self, namespace: &str, client_id: &str) -> bool {
+        let session = self.registry.shard(namespace, client_id).find(namespace, client_id);
+        session.is_some_and(|s| !s.state.lock().filters.is_empty())
+    }
+
     /// A fact kept with the session of this client, and the user name that owns the session; None if there is no such session
     /// or fact.
     pub fn known(&self, namespace: &str, client_id: &str, name: &str) -> Option<(Bytes, Option<Arc<str>>)> {

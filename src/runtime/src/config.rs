@@ -193,8 +193,6 @@ pub struct Dtls {
     pub require_client_certificate: bool,
     /// An association that is idle for so long is parked: a few hundred bytes.
     pub park_after: Duration,
-    /// An association that is silent for so long is forgotten.
-    pub forget_after: Duration,
     /// Largest datagram in bytes.
     pub mtu: usize,
     /// Most handshakes at a time; the oldest goes.
@@ -481,8 +479,7 @@ fn read_dtls(s: &mut Section<'_>) -> Option<Dtls> {
         client_ca,
         require_client_certificate,
         park_after: s.duration("park_after", 60 * second, second..=day),
-        forget_after: s.duration("forget_after", 30 * day, 60 * second..=3650 * day),
-        mtu: s.number("mtu", 1280, 256..=16_384) as usize,
+        mtu: s.number("mtu", 1280, 304..=4144) as usize,
         max_half_open: s.number("max_half_open", 1000, 1..=1_000_000) as usize,
         max_associations: s.number("max_associations", 1_000_000, 1..=u32::MAX) as usize,
         max_per_identity: s.number("max_per_identity", 4, 1..=1000) as usize,

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use dtls::Id;
 use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use router::Signal;
@@ -18,8 +19,10 @@ use crate::house::{House, Port};
 use crate::listen::canonical;
 use crate::mailbox::Mail;
 use crate::perform::{Desk, Peers};
-use table::Table;
+use secure::{Happened, Secure};
+use table::{Table, Way};
 
+mod secure;
 mod table;
 
 /// Bytes of one receive buffer: a coalesced batch of the kernel fits.
@@ -28,6 +31,8 @@ const BUFFER: usize = 64 << 10;
 const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 /// Batches received before mail and timers have their turn.
 const BATCHES: usize = 16;
+/// Restored associations whose conversations begin again in one turn.
+const SLEEPERS: usize = 64;
 
 /// See the module.
 struct Datagrams {
@@ -38,6 +43,9 @@ struct Datagrams {
     socket: AsyncFd<UdpSocket>,
     state: UdpSocketState,
     chunk: BytesMut,
+    secure: Option<Box<Secure>>,
+    /// One datagram as it leaves.
+    sealed: Vec<u8>,
     is_stopping: bool,
 }
 
@@ -53,8 +61,13 @@ pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocke
     let table = Table::new(port);
     let out = Outbox { is_framed: true, ..Outbox::default() };
     let desk = Desk::new(house.clone(), id);
+    let secure = match &table.port.setup.dtls {
+        Some(dtls) => Some(Box::new(Secure::open(&house, &table.port, dtls).map_err(io::Error::other)?)),
+        None => None,
+    };
+    let (chunk, sealed) = (BytesMut::new(), Vec::new());
     let mut driver =
-        Datagrams { desk, table, machine, out, socket, state, chunk: BytesMut::new(), is_stopping: false };
+        Datagrams { desk, table, machine, out, socket, state, chunk, secure, sealed, is_stopping: false };
     let mut memory: Vec<Vec<u8>> = (0..BUFFERS).map(|_| vec![0; BUFFER]).collect();
     let mut metas = [RecvMeta::default(); BUFFERS];
     let mut mail = Vec::new();
@@ -86,7 +99,8 @@ pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocke
 impl Datagrams {
     fn next_timeout(&self) -> Option<Instant> {
         let machine = self.machine.next_timeout().map(|(at, _)| at);
-        [machine, self.desk.house.router.next_timeout()].into_iter().flatten().min()
+        let secure = self.secure.as_ref().and_then(|s| s.next_timeout());
+        [machine, secure, self.desk.house.router.next_timeout()].into_iter().flatten().min()
     }
 
     fn receive(&mut self, memory: &mut [Vec<u8>], metas: &mut [RecvMeta]) {
@@ -120,6 +134,10 @@ impl Datagrams {
 
     fn datagram(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
         self.desk.tally.bytes_in(bytes.len());
+        if let Some(secure) = &mut self.secure {
+            secure.receive(now, address, bytes);
+            return self.happened(now, local);
+        }
         let Some(peer) =
             self.table.heard(address, local, bytes.len()).or_else(|| self.open(now, address, local))
         else {
@@ -164,6 +182,87 @@ impl Datagrams {
         self.perform(now);
     }
 
+    /// Carries out what the DTLS layer has to say.
+    fn happened(&mut self, now: Now, local: Option<IpAddr>) {
+        let Some(secure) = &mut self.secure else { return };
+        let (mut list, mut bytes) = (std::mem::take(&mut secure.happened), std::mem::take(&mut secure.bytes));
+        for event in list.drain(..) {
+            match event {
+                Happened::Send { to, datagram } => self.transmit(&bytes[datagram], (to, local)),
+                Happened::Opened { id, from } => {
+                    self.open_secure(now, id, Some((from, local)));
+                }
+                Happened::Data { id, from, is_newest, payload } => {
+                    self.heard(now, id, (from, local), is_newest, &bytes[payload]);
+                }
+                Happened::Closed { id, why } => {
+                    if let Some(peer) = self.secure.as_ref().and_then(|s| s.peer(id)) {
+                        self.table.close(peer, why);
+                    }
+                }
+                Happened::Drop(why) => self.desk.house.metrics.dropped(why),
+            }
+        }
+        bytes.clear();
+        if let Some(secure) = &mut self.secure
+            && secure.happened.is_empty()
+        {
+            // Their memory is used again.
+            (secure.happened, secure.bytes) = (list, bytes);
+        }
+    }
+
+    fn heard(&mut self, now: Now, id: Id, way: Way, is_newest: bool, payload: &[u8]) {
+        let known = self.secure.as_ref().and_then(|s| s.peer(id));
+        let Some(peer) = known.or_else(|| self.open_secure(now, id, None)) else { return };
+        if let Some(to) = self.table.heard_by_association(peer, way, payload.len(), is_newest) {
+            self.machine.moved(now, peer, to, &mut self.out);
+        }
+        self.input(now, peer, payload, false);
+    }
+
+    /// Begins the conversation of an association, where it was last if nothing better is known.
+    fn open_secure(&mut self, now: Now, id: Id, way: Option<Way>) -> Option<Peer> {
+        let secure = self.secure.as_mut()?;
+        let (port, house) = (&self.table.port, &self.desk.house);
+        let Some((proof, address)) = secure.who(now, house, port, id) else {
+            // An identity that is no text (RFC 4279, 5.1).
+            house.metrics.dropped(Drop::DtlsIdentity);
+            secure.close(now, id);
+            return None;
+        };
+        let Some(peer) = self.table.add_secure(now, way.unwrap_or((address, None)), id, proof) else {
+            house.metrics.dropped(Drop::PeersFull);
+            return None;
+        };
+        secure.attach(id, peer);
+        if let Some(facts) = self.table.facts(peer) {
+            self.machine.opened(now, peer, &facts, &mut self.out);
+        }
+        self.perform(now);
+        Some(peer)
+    }
+
+    /// What the DTLS layer has to do beside what comes.
+    fn look_after_secure(&mut self, now: Now) {
+        let Some(secure) = &mut self.secure else { return };
+        secure.written();
+        if secure.next_timeout().is_some_and(|at| at <= now.instant) {
+            secure.timeout(now);
+        }
+        let sleepers: Vec<Id> = secure.wake(SLEEPERS);
+        let is_more = !sleepers.is_empty();
+        for id in sleepers {
+            self.open_secure(now, id, None);
+        }
+        self.happened(now, None);
+        let Some(secure) = &self.secure else { return };
+        self.table.port.count_associations(secure.counts());
+        if is_more {
+            self.desk.house.boxes[usize::from(self.desk.id)].wake();
+        }
+    }
+
     fn perform(&mut self, now: Now) {
         self.desk.perform(now, &mut self.table, &mut *self.machine, &mut self.out);
     }
@@ -180,6 +279,9 @@ impl Datagrams {
                 let Some(transport) = self.table.facts(peer).map(|f| f.transport) else { return };
                 let mut into = Vec::new();
                 Desk::describe(&entry.client, canonical(entry.way.0), &self.table.port, transport, &mut into);
+                if let (Some(secure), Some(id)) = (&self.secure, self.table.association(peer)) {
+                    secure.describe(now, id, &mut into);
+                }
                 self.machine.describe(peer, &mut into);
                 // Who asked may have gone.
                 let _ = answer.send(into);
@@ -244,6 +346,7 @@ impl Datagrams {
             }
         }
         self.desk.router_timeout(now);
+        self.look_after_secure(now);
         if self.machine.next_timeout().is_some_and(|(at, _)| at <= now.instant) {
             self.out.is_traced = self.desk.house.traces.is_any();
             self.machine.timeout(now, &mut self.out);
@@ -259,9 +362,14 @@ impl Datagrams {
     /// Deliveries, sends, farewells and signals, until there are none.
     fn after(&mut self, now: Now) {
         loop {
-            self.send();
+            self.send(now);
             while let Some(slot) = self.table.ready.pop() {
                 self.drain(now, slot);
+            }
+            for (id, address) in std::mem::take(&mut self.table.reached) {
+                if let Some(secure) = &mut self.secure {
+                    secure.moved(id, address);
+                }
             }
             for (peer, why) in std::mem::take(&mut self.table.closing) {
                 self.end(now, peer, why);
@@ -282,7 +390,7 @@ impl Datagrams {
         self.out.is_traced = self.desk.is_traced(&entry.client);
         let more = self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER);
         self.perform(now);
-        self.send();
+        self.send(now);
         if more {
             self.table.ready(peer);
         }
@@ -292,9 +400,16 @@ impl Datagrams {
         if self.table.peek(peer).is_none() {
             return;
         }
-        self.send();
+        self.send(now);
         self.machine.closed(now, peer, &mut self.out);
         self.perform(now);
+        if let (Some(secure), Some(id)) = (&mut self.secure, self.table.association(peer)) {
+            secure.detach(id, peer);
+            // Others may come back as who they are.
+            if why == Close::Kicked {
+                secure.close(now, id);
+            }
+        }
         self.desk.lost(now, &mut self.table, peer, why);
         self.desk.house.metrics.closed(why);
         self.table.remove(peer);
@@ -312,25 +427,43 @@ impl Datagrams {
         }
     }
 
-    fn send(&mut self) {
-        let (house, socket) = (&self.desk.house, self.socket.get_ref());
-        for (frame, contents) in self.out.messages() {
-            let Some(ways) = self.table.ways(frame.peer, frame.is_probe, contents.len()) else { continue };
-            for (destination, src_ip) in ways.into_iter().flatten() {
-                let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
-                match self.state.try_send(socket.into(), &transmit) {
-                    Ok(()) => self.desk.tally.bytes_out(contents.len()),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        house.metrics.dropped(Drop::SendBufferFull);
+    fn send(&mut self, now: Now) {
+        let (out, mut sealed) = (std::mem::take(&mut self.out), std::mem::take(&mut self.sealed));
+        for (frame, message) in out.messages() {
+            let datagram = match (&mut self.secure, self.table.association(frame.peer)) {
+                (Some(secure), Some(id)) => {
+                    sealed.clear();
+                    if !secure.seal(now, id, message, &mut sealed) {
+                        self.desk.house.metrics.dropped(Drop::DtlsUnsent);
+                        continue;
                     }
-                    Err(error) => {
-                        tracing::trace!(%error, address = %destination, "cannot send");
-                        house.metrics.dropped(Drop::SendBufferFull);
-                    }
+                    &sealed[..]
                 }
-            }
+                _ => message,
+            };
+            let Some(ways) = self.table.ways(frame.peer, frame.is_probe, datagram.len()) else { continue };
+            ways.into_iter().flatten().for_each(|way| self.transmit(datagram, way));
         }
+        (self.out, self.sealed) = (out, sealed);
         self.out.wire.clear();
         self.out.frames.clear();
     }
+
+    fn transmit(&mut self, contents: &[u8], (destination, src_ip): Way) {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+        match self.state.try_send(self.socket.get_ref().into(), &transmit) {
+            Ok(()) => self.desk.tally.bytes_out(contents.len()),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::trace!(%error, address = %destination, "cannot send");
+                }
+                self.desk.house.metrics.dropped(Drop::SendBufferFull);
+            }
+        }
+    }
+}
+
+/// Whether a listener's DTLS can be opened as it is configured; what is wrong if not.
+pub fn check(dtls: &crate::config::Dtls) -> Result<(), String> {
+    secure::check(dtls)
 }

@@ -33,6 +33,8 @@ pub struct Port {
     pub tls: Option<Arc<TlsConfig>>,
     /// Conversations open now.
     pub open: AtomicUsize,
+    /// DTLS associations: active, parked, half open.
+    pub associations: [AtomicUsize; 3],
 }
 
 impl Port {
@@ -45,6 +47,13 @@ impl Port {
             (_, Some(_), None) => Transport::Tls,
             (_, None, Some(_)) => Transport::WebSocket,
             (_, Some(_), Some(_)) => Transport::SecureWebSocket,
+        }
+    }
+
+    /// How many associations there are, for the metrics.
+    pub fn count_associations(&self, counts: [usize; 3]) {
+        for (to, count) in self.associations.iter().zip(counts) {
+            to.store(count, Ordering::Relaxed);
         }
     }
 

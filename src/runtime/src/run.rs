@@ -253,13 +253,16 @@ fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
         Some(tls) => Some(Arc::new(TlsConfig::load(tls, setup.protocol).map_err(|e| cannot("TLS", &e))?)),
         None => None,
     };
+    if let Some(dtls) = &setup.dtls {
+        datagram::check(dtls).map_err(|e| cannot("DTLS", &e))?;
+    }
     let facts = Arc::new(Listener {
         name: setup.name.as_str().into(),
         protocol: setup.protocol,
         namespace: setup.namespace.as_str().into(),
         mountpoint: setup.mountpoint.as_str().into(),
     });
-    Ok((Arc::new(Port { facts, setup, factory, tls, open: AtomicUsize::new(0) }), socket))
+    Ok((Arc::new(Port { facts, setup, factory, tls, open: AtomicUsize::new(0), associations: Default::default() }), socket))
 }
 
 async fn bind_http(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {

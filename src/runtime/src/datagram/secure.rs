@@ -14,12 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dtls::{Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, Reason, Reserved, Settings};
-use gateway::{Certificate, Close, Drop, Now, Peer};
+use gateway::{Certificate, Close, Drop, Facts, Now, Peer};
 use hashbrown::HashMap;
 use store::{Key, Store, Table as Kept, scan_around};
 
 use crate::config::Dtls;
 use crate::house::{House, Port};
+use crate::listen::canonical;
 
 /// Headers of IPv6 and UDP.
 const HEADERS: usize = 48;
@@ -50,7 +51,7 @@ impl Proof {
 /// What came of a datagram; bytes are in [`Secure::bytes`].
 pub(super) enum Happened {
     Send { to: SocketAddr, datagram: Range<usize> },
-    Opened { id: Id, from: SocketAddr, identity: Identity },
+    Opened { id: Id, from: SocketAddr },
     Data { id: Id, from: SocketAddr, is_newest: bool, payload: Range<usize> },
     Closed { id: Id, why: Close },
     Drop(Drop),
@@ -65,7 +66,7 @@ pub(super) struct Secure {
     pub(super) bytes: Vec<u8>,
     keeper: Keeper,
     /// Associations that were restored and whose clients may be waited for.
-    pub(super) sleepers: VecDeque<Id>,
+    sleepers: VecDeque<Id>,
 }
 
 impl Secure {
@@ -74,7 +75,7 @@ impl Secure {
         let settings = settings(dtls, house.store.is_some())?;
         let seal = seal_key(&house.data).map_err(|e| format!("cannot make or read dtls.key in the data folder: {e}"))?;
         let keys: Arc<dyn Keys> = if dtls.psk { Arc::new(Known(house.clone())) } else { Arc::new(Nobody) };
-        let endpoint = Endpoint::new(settings, keys, seal).map_err(|e| e.to_string())?;
+        let endpoint = Endpoint::new(settings, keys, &seal).map_err(|e| e.to_string())?;
         let keeper = Keeper {
             store: house.store.clone(),
             listener: port.facts.name.clone(),
@@ -115,15 +116,14 @@ impl Secure {
         // Only of those that somebody may have something for a conversation is begun before they are heard.
         let mut sleepers = std::mem::take(&mut self.sleepers);
         sleepers.retain(|id| {
-            let proof = self.endpoint.identity(*id).and_then(|identity| Proof::of(&identity));
-            let client_id = proof.and_then(|p| house.client_id(port, &p.psk, &p.certificate));
+            let client_id = self.who(began, house, port, *id).and_then(|(proof, _)| proof.client_id);
             client_id.is_some_and(|c| house.router.has_subscriptions(&port.facts.namespace, &c))
         });
         self.sleepers = sleepers;
     }
 
     /// Hands a datagram to the endpoint.
-    pub(super) fn receive(&mut self, now: Now, from: SocketAddr, datagram: &mut [u8]) {
+    pub(super) fn receive(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
         endpoint.receive(now, from, datagram, &mut |event| note(event, happened, bytes, keeper));
     }
@@ -141,8 +141,7 @@ impl Secure {
 
     /// One message for the association as a datagram; false if it cannot be sent.
     pub(super) fn seal(&mut self, now: Now, id: Id, message: &[u8], datagram: &mut Vec<u8>) -> bool {
-        let Secure { endpoint, happened, bytes, keeper, .. } = self;
-        endpoint.seal(now, id, message, datagram, &mut |event| note(event, happened, bytes, keeper)).is_ok()
+        self.endpoint.seal(now, id, message, datagram).is_ok()
     }
 
     /// Says goodbye.
@@ -152,9 +151,8 @@ impl Secure {
     }
 
     /// The association is at this address now.
-    pub(super) fn moved(&mut self, now: Now, id: Id, to: SocketAddr) {
-        let Secure { endpoint, happened, bytes, keeper, .. } = self;
-        endpoint.moved(now, id, to, &mut |event| note(event, happened, bytes, keeper));
+    pub(super) fn moved(&mut self, id: Id, to: SocketAddr) {
+        self.endpoint.moved(id, to);
     }
 
     /// Tells the endpoint which record numbers may be used by now.
@@ -179,22 +177,43 @@ impl Secure {
         }
     }
 
-    /// Who the peer of an association is, and where.
-    pub(super) fn who(&self, id: Id) -> Option<(Proof, SocketAddr)> {
-        Some((Proof::of(&self.endpoint.identity(id)?)?, self.endpoint.address(id)?))
+    /// Who the peer of an association is, and where. None if its identity is no text.
+    pub(super) fn who(&self, now: Now, house: &House, port: &Port, id: Id) -> Option<(Proof, SocketAddr)> {
+        let shown = self.endpoint.show(now, id)?;
+        let address = shown.address;
+        let mut proof = Proof::of(&shown.identity)?;
+        let facts = Facts {
+            address: canonical(address),
+            listener: port.facts.clone(),
+            transport: port.transport(true),
+            certificate: proof.certificate.clone(),
+            path: None,
+            subprotocol: None,
+            psk: proof.psk.clone(),
+            client_id: None,
+            is_direct: true,
+        };
+        proof.client_id = house.auth.client_id(&facts, port.rules());
+        Some((proof, address))
+    }
+
+    /// Some of those that are to be looked after.
+    pub(super) fn wake(&mut self, most: usize) -> Vec<Id> {
+        let some = self.sleepers.len().min(most);
+        self.sleepers.drain(..some).filter(|id| !self.by_id.contains_key(id)).collect()
     }
 
     /// For operators.
-    pub(super) fn describe(&self, id: Id, into: &mut Vec<(&'static str, String)>) {
-        let Some(show) = self.endpoint.show(id) else { return };
-        into.push(("dtls_suite", show.suite.to_string()));
-        into.push(("dtls_connection_id", show.has_cid.to_string()));
+    pub(super) fn describe(&self, now: Now, id: Id, into: &mut Vec<(&'static str, String)>) {
+        let Some(shown) = self.endpoint.show(now, id) else { return };
+        into.push(("dtls_suite", shown.suite.to_string()));
+        into.push(("dtls_connection_id", shown.has_cid.to_string()));
         into.push(("dtls_association", id.to_string()));
     }
 
     /// Associations: active, parked, half open.
     pub(super) fn counts(&self) -> [usize; 3] {
-        let c = self.endpoint.counters();
+        let c = self.endpoint.counts();
         [c.active, c.parked, c.half_open]
     }
 }
@@ -207,7 +226,7 @@ fn note(event: Event<'_>, happened: &mut Vec<Happened>, bytes: &mut Vec<u8>, kee
     };
     happened.push(match event {
         Event::Send { to, datagram } => Happened::Send { to, datagram: range(datagram) },
-        Event::Opened { id, from, identity, .. } => Happened::Opened { id, from, identity: identity.clone() },
+        Event::Opened { id, from, .. } => Happened::Opened { id, from },
         Event::Data { id, from, is_newest, payload } => {
             Happened::Data { id, from, is_newest, payload: range(payload) }
         }
@@ -239,6 +258,11 @@ fn drop_of(why: Reason) -> Drop {
         Reason::WrongKey => Drop::DtlsKey,
         Reason::BadCookie | Reason::HandshakeFailed | Reason::HandshakeTimeout => Drop::DtlsHandshake,
     }
+}
+
+/// Whether the layer can be opened as it is configured; what is wrong if not.
+pub(super) fn check(dtls: &Dtls) -> Result<(), String> {
+    Endpoint::new(settings(dtls, false)?, Arc::new(Nobody), &[0; 32]).map(|_| ()).map_err(|e| e.to_string())
 }
 
 fn settings(dtls: &Dtls, durable: bool) -> Result<Settings, String> {
@@ -292,7 +316,10 @@ struct Known(Arc<House>);
 
 impl Keys for Known {
     fn key(&self, identity: &[u8]) -> Found {
-        self.0.auth.psk_keys(self.0.clock.now(), identity)
+        let Some((newest, older)) = self.0.auth.psk_keys(self.0.clock.now(), identity) else {
+            return Found::default();
+        };
+        Found { newest: Psk::new(&newest), older: older.and_then(|key| Psk::new(&key)) }
     }
 }
 

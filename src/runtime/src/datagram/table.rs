@@ -204,6 +204,11 @@ impl Table {
         Some([(!is_probe).then_some(entry.way), new])
     }
 
+    /// The peer's DTLS association.
+    pub(super) fn association(&self, peer: Peer) -> Option<Id> {
+        self.peek(peer)?.secure.as_ref().map(|s| s.0)
+    }
+
     pub(super) fn peers(&self) -> impl Iterator<Item = Peer> {
         self.entries.iter().map(|(slot, e)| Peer { slot: slot as u32, generation: e.generation })
     }
