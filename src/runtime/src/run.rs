@@ -262,7 +262,17 @@ fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
         namespace: setup.namespace.as_str().into(),
         mountpoint: setup.mountpoint.as_str().into(),
     });
-    Ok((Arc::new(Port { facts, setup, factory, tls, open: AtomicUsize::new(0), associations: Default::default() }), socket))
+    Ok((
+        Arc::new(Port {
+            facts,
+            setup,
+            factory,
+            tls,
+            open: AtomicUsize::new(0),
+            associations: Default::default(),
+        }),
+        socket,
+    ))
 }
 
 async fn bind_http(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {

@@ -13,7 +13,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use dtls::{Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, Reason, Reserved, Settings};
+use dtls::{
+    Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, Reason, Reserved, Settings,
+};
 use gateway::{Certificate, Close, Drop, Facts, Now, Peer};
 use hashbrown::HashMap;
 use store::{Key, Store, Table as Kept, scan_around};
@@ -37,7 +39,9 @@ impl Proof {
     pub(super) fn of(identity: &Identity) -> Option<Proof> {
         match identity {
             // RFC 4279, 5.1: identities are UTF-8.
-            Identity::Psk(name) => Some(Proof { psk: Some(std::str::from_utf8(name).ok()?.into()), ..Proof::default() }),
+            Identity::Psk(name) => {
+                Some(Proof { psk: Some(std::str::from_utf8(name).ok()?.into()), ..Proof::default() })
+            }
             Identity::Certificate { common_name, fingerprint } => {
                 let (common_name, fingerprint) = (common_name.clone(), *fingerprint);
                 let certificate = Some(Arc::new(Certificate { common_name, fingerprint }));
@@ -73,7 +77,8 @@ impl Secure {
     /// The layer of `port` with what was kept of its associations; the text says what is wrong with its configuration.
     pub(super) fn open(house: &Arc<House>, port: &Port, dtls: &Dtls) -> Result<Secure, String> {
         let settings = settings(dtls, house.store.is_some())?;
-        let seal = seal_key(&house.data).map_err(|e| format!("cannot make or read dtls.key in the data folder: {e}"))?;
+        let seal = seal_key(&house.data)
+            .map_err(|e| format!("cannot make or read dtls.key in the data folder: {e}"))?;
         let keys: Arc<dyn Keys> = if dtls.psk { Arc::new(Known(house.clone())) } else { Arc::new(Nobody) };
         let endpoint = Endpoint::new(settings, keys, &seal).map_err(|e| e.to_string())?;
         let keeper = Keeper {
@@ -98,7 +103,7 @@ impl Secure {
         let mut damaged = 0;
         for (id, record, numbers) in self.keeper.all() {
             match self.endpoint.restore(began, id, &record, numbers.as_deref()) {
-                Ok(()) => self.sleepers.push_back(id),
+                Ok(_) => self.sleepers.push_back(id),
                 Err(_) => {
                     damaged += 1;
                     self.keeper.forget(id);
@@ -266,7 +271,8 @@ pub(super) fn check(dtls: &Dtls) -> Result<(), String> {
 }
 
 fn settings(dtls: &Dtls, durable: bool) -> Result<Settings, String> {
-    let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()));
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()));
     let certificates = match &dtls.certificate {
         Some((chain, key)) => Some(Certificates {
             chain_pem: read(chain)?,

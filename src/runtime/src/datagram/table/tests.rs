@@ -36,7 +36,14 @@ fn table(max_connections: usize) -> Table {
         rules: ListenerRules::default(),
     };
     let (facts, factory) = (Arc::new(listener), Arc::new(Nothing));
-    Table::new(Arc::new(Port { facts, setup, factory, tls: None, open: AtomicUsize::new(0), associations: Default::default() }))
+    Table::new(Arc::new(Port {
+        facts,
+        setup,
+        factory,
+        tls: None,
+        open: AtomicUsize::new(0),
+        associations: Default::default(),
+    }))
 }
 
 fn at(port: u16) -> SocketAddr {

@@ -1,0 +1,199 @@
+//! Parked associations: saved contexts in the slab, from the engine and back, and from the store at the start.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use gateway::{Instant, Now};
+
+use crate::endpoint::Endpoint;
+use crate::engine::{self, Numbers, blob};
+use crate::event::{Id, Identity};
+use crate::kept::{decode_identity, encode_identity};
+use crate::table::{Active, Association, Fresh, Place, State};
+
+/// Room for any saved context: that of an association with a certificate holds its digest only.
+pub(crate) const BLOB_MAX: usize = 2048;
+
+/// What became of a kept association.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Who the peer is.
+    pub identity: Identity,
+    /// Where it was last.
+    pub address: SocketAddr,
+    /// Whether the peer uses connection ids.
+    pub has_cid: bool,
+}
+
+/// Why a kept association was not restored. Its records are of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRestored {
+    /// Not what was sealed under this key for this id.
+    NotAuthentic,
+    /// Saved by a version of the engine that this one does not follow.
+    OtherVersion,
+    /// There is an association of this id.
+    Duplicate,
+    /// There are as many associations as there may be, or of this identity.
+    TooMany,
+}
+
+impl fmt::Display for NotRestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotRestored::NotAuthentic => "not sealed with this key",
+            NotRestored::OtherVersion => "saved by another version of the engine",
+            NotRestored::Duplicate => "an association of this id is there",
+            NotRestored::TooMany => "too many associations",
+        })
+    }
+}
+
+impl std::error::Error for NotRestored {}
+
+/// The blob in a slot, and the identity behind it.
+fn split(slot: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = slot.split_at_checked(2)?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(len.try_into().ok()?)))
+}
+
+/// What a slot holds.
+fn join(blob: &[u8], identity: &Identity) -> Vec<u8> {
+    let mut slot = Vec::with_capacity(2 + blob.len() + 64);
+    // A blob is at most BLOB_MAX long.
+    slot.extend_from_slice(&(blob.len() as u16).to_be_bytes());
+    slot.extend_from_slice(blob);
+    encode_identity(identity, &mut slot);
+    slot
+}
+
+impl Endpoint {
+    pub(crate) fn numbers(&self, place: Place) -> Option<Numbers> {
+        match &self.table.get(place)?.state {
+            State::Active(active) => Some(active.session.numbers()),
+            State::Parked(handle) => blob::numbers(split(self.slab.get(handle))?.0),
+            State::Between => None,
+        }
+    }
+
+    pub(crate) fn identity_of(&self, a: &Association) -> Option<Identity> {
+        match &a.state {
+            State::Active(active) => Some(active.identity.clone()),
+            State::Parked(handle) => Some(decode_identity(split(self.slab.get(handle))?.1)?.0),
+            State::Between => None,
+        }
+    }
+
+    /// The association in the engine: taken out of its place, or loaded. The slot of a parked one stays as it is, until
+    /// `wake`.
+    pub(crate) fn borrow(&mut self, place: Place) -> Option<Box<Active>> {
+        if let State::Parked(handle) = &self.table.get(place)?.state {
+            let (blob, identity) = split(self.slab.get(handle))?;
+            let session = self.engine.load(blob).ok()?;
+            let (identity, _) = decode_identity(identity)?;
+            return Some(Box::new(Active { session, identity }));
+        }
+        match self.table.take_state(place)? {
+            State::Active(active) => Some(active),
+            _ => None,
+        }
+    }
+
+    /// Put what `borrow` gave back into its place; it was of use.
+    pub(crate) fn wake(&mut self, now: Instant, place: Place, active: Box<Active>, was_parked: bool) {
+        if was_parked {
+            if let Some(State::Parked(handle)) = self.table.take_state(place) {
+                self.slab.remove(handle);
+            }
+            self.expect_idle(now, place);
+        }
+        self.table.put_state(place, State::Active(active));
+        if let Some(a) = self.table.get_mut(place) {
+            a.last = now;
+        }
+    }
+
+    /// An association became active: it will be looked at when it may be idle.
+    pub(crate) fn expect_idle(&mut self, now: Instant, place: Place) {
+        if let Some(a) = self.table.get(place) {
+            self.idle.push_back((now + self.settings.park_after, a.id));
+        }
+    }
+
+    /// Park who was idle for long enough.
+    pub(crate) fn park_idle(&mut self, now: Instant) {
+        while let Some(&(at, id)) = self.idle.front() {
+            if at > now {
+                return;
+            }
+            self.idle.pop_front();
+            let Some(place) = self.table.find(id) else { continue };
+            let Some(due) = self.table.get(place).map(|a| a.last + self.settings.park_after) else {
+                continue;
+            };
+            if due > now {
+                self.idle.push_back((due, id));
+            } else if !self.park(place) {
+                self.idle.push_back((now + self.settings.park_after, id));
+            }
+        }
+    }
+
+    fn park(&mut self, place: Place) -> bool {
+        let Some(a) = self.table.get_mut(place) else { return true };
+        let State::Active(active) = &mut a.state else { return true };
+        let mut room = [0; BLOB_MAX];
+        active.session.end_handshake();
+        let Some(blob) = active.session.snapshot(&mut room) else { return false };
+        let slot = self.slab.insert(&join(blob, &active.identity));
+        room.fill(0);
+        let Some(handle) = slot else { return false };
+        self.table.unbind_fresh(place);
+        self.table.take_state(place);
+        self.table.put_state(place, State::Parked(handle));
+        true
+    }
+
+    /// At the start: an association that was kept, straight into the parked state. `numbers` is its last
+    /// `KeepNumbers`, if there was one.
+    pub fn restore(
+        &mut self,
+        now: Now,
+        id: Id,
+        record: &[u8],
+        numbers: Option<&[u8]>,
+    ) -> Result<Restored, NotRestored> {
+        let mut kept = self.sealer.open(id, record).ok_or(NotRestored::NotAuthentic)?;
+        let mut at = blob::numbers(&kept.blob).ok_or(NotRestored::OtherVersion)?;
+        if let Some(numbers) = numbers {
+            let (later, address) = self.sealer.open_numbers(id, numbers).ok_or(NotRestored::NotAuthentic)?;
+            kept.address = address;
+            at = later;
+        }
+        if kept.blob.get(..2) != engine::version().get(..2) || kept.blob.len() > BLOB_MAX {
+            return Err(NotRestored::OtherVersion);
+        }
+        if self.table.find(id).is_some() {
+            return Err(NotRestored::Duplicate);
+        }
+        let who = self.table.who(&kept.identity);
+        if self.table.len() >= self.settings.max_associations
+            || self.table.of_identity(who).len() >= self.settings.max_per_identity
+        {
+            return Err(NotRestored::TooMany);
+        }
+        blob::set_numbers(&mut kept.blob, at).ok_or(NotRestored::OtherVersion)?;
+        let handle = self.slab.insert(&join(&kept.blob, &kept.identity)).ok_or(NotRestored::OtherVersion)?;
+        kept.blob.fill(0);
+        let fresh = Fresh {
+            id,
+            address: kept.address,
+            has_cid: kept.has_cid,
+            suite: kept.suite,
+            reserved: at.next_out,
+            state: State::Parked(handle),
+        };
+        self.table.insert(now.instant, fresh, &kept.identity, !kept.has_cid);
+        Ok(Restored { identity: kept.identity, address: kept.address, has_cid: kept.has_cid })
+    }
+}
