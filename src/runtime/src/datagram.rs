@@ -71,6 +71,8 @@ pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocke
     let mut memory: Vec<Vec<u8>> = (0..BUFFERS).map(|_| vec![0; BUFFER]).collect();
     let mut metas = [RecvMeta::default(); BUFFERS];
     let mut mail = Vec::new();
+    // Who was restored is looked after at once.
+    driver.turn(house.clock.now());
     while !driver.is_stopping {
         let until = driver.next_timeout().map(|at| house.clock.until(at));
         let sleep = async {

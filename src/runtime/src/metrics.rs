@@ -231,6 +231,8 @@ pub struct Snapshot {
     pub asked: Vec<(&'static str, u64)>,
     /// Conversations open now: protocol, listener, how many.
     pub open: Vec<(&'static str, Box<str>, u64)>,
+    /// DTLS associations: listener; active, parked, half open.
+    pub associations: Vec<(Box<str>, [u64; 3])>,
     /// Sizes of the router.
     pub router: Stats,
     /// The store, if there is one.
@@ -276,6 +278,12 @@ impl Snapshot {
                 .into_iter()
                 .chain(Failure::ALL.iter().map(|f| f.label()))
                 .zip(m.asked.iter().map(read))
+                .collect(),
+            associations: house
+                .ports
+                .iter()
+                .filter(|port| port.setup.dtls.is_some())
+                .map(|port| (port.facts.name.clone(), port.associations.each_ref().map(open)))
                 .collect(),
             open: house
                 .ports

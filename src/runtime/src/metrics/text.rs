@@ -16,6 +16,14 @@ pub fn render(snapshot: &Snapshot) -> String {
     for (protocol, listener, n) in &s.open {
         t.line("connections", &[("protocol", protocol), ("listener", listener)], n);
     }
+    if !s.associations.is_empty() {
+        t.head("dtls_associations", "gauge", "DTLS associations; parked ones take a few hundred bytes.");
+    }
+    for (listener, counts) in &s.associations {
+        for (state, n) in ["active", "parked", "half_open"].iter().zip(counts) {
+            t.line("dtls_associations", &[("listener", listener), ("state", state)], n);
+        }
+    }
     t.one("clients", "gauge", "Clients connected now, of all protocols.", s.clients());
     t.one("connections_accepted_total", "counter", "Stream connections accepted.", s.accepted);
     t.one(
@@ -124,6 +132,7 @@ mod tests {
             received: [1, 2, 3],
             dropped: vec![("acl", 4)],
             open: vec![("mqtt", "a\"b\\c\nd".into(), 5)],
+            associations: vec![("dtls".into(), [1, 9, 0])],
             connected: 7,
             disconnected: 1,
             store: Some(StoreState::default()),
@@ -139,6 +148,7 @@ mod tests {
             "tidegate_drops_total{reason=\"acl\"} 4\n",
             "tidegate_connections{protocol=\"mqtt\",listener=\"a\\\"b\\\\c\\nd\"} 5\n",
             "tidegate_clients 6\n",
+            "tidegate_dtls_associations{listener=\"dtls\",state=\"parked\"} 9\n",
             "tidegate_store_up 0\n",
             "# TYPE tidegate_clients gauge\n",
         ] {
