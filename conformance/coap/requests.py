@@ -48,6 +48,19 @@ class Binary(resource.Resource):
         return aiocoap.Message(payload=b"\xff\x00\xfe")
 
 
+LARGE = bytes(n * 7 % 251 for n in range(20_000))
+
+
+class Large(resource.Resource):
+    """More than fits in one message, both ways."""
+
+    async def render_get(self, _):
+        return aiocoap.Message(payload=LARGE)
+
+    async def render_put(self, request):
+        return aiocoap.Message(code=aiocoap.CHANGED, payload=request.payload[::-1])
+
+
 class Slow(resource.Resource):
     """Answers in a message of its own."""
 
@@ -86,7 +99,8 @@ class Device:
 
     async def _start(self):
         site = resource.Site()
-        for name, what in (("hello", Hello), ("mirror", Mirror), ("binary", Binary), ("slow", Slow), ("never", Never)):
+        for name, what in (("hello", Hello), ("mirror", Mirror), ("binary", Binary), ("slow", Slow), ("never", Never),
+                           ("large", Large)):
             site.add_resource([name], what())
         site.add_resource(["deep", "er"], Hello())
         self.context = await aiocoap.Context.create_server_context(site, bind=(harness.HOST, harness.free_port()))
@@ -143,6 +157,13 @@ class Requests(unittest.TestCase):
                       self.request("PUT", "/mirror", "--file", str(file)).stdout)
         self.assertIn(base64.b64encode(b"typed").decode(),
                       self.request("PUT", "/mirror", "--payload", "-", text="typed").stdout)
+
+    def test_what_does_not_fit_in_one_message_goes_in_blocks_both_ways(self):
+        file = self.server.folder / "large"
+        file.write_bytes(LARGE)
+        for words, wanted in ((["GET", "/large"], LARGE), (["PUT", "/large", "--file", str(file)], LARGE[::-1])):
+            answer = json.loads(self.server.cli("--json", "coap", "request", "dev1", *words).stdout)
+            self.assertEqual(base64.b64decode(answer["payload_base64"]), wanted)
 
     def test_errors_of_the_device_are_failures(self):
         said = self.fails("GET", "/nowhere")
@@ -335,6 +356,9 @@ class Requests(unittest.TestCase):
             # Five seconds by itself: a separate answer.
             self.assertTrue(self.request("GET", "/async", client="lib", timeout=40).stdout.startswith("2.05"))
             self.assertIn("4.04", self.fails("GET", "/none", client="lib"))
+            large = "0123456789" * 500
+            self.request("PUT", "/example_data", "--payload", large, "--format", "0", client="lib", check=False)
+            self.assertIn(large, self.request("GET", "/example_data", client="lib").stdout)
         finally:
             libcoap.kill()
             libcoap.wait()

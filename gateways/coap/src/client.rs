@@ -4,6 +4,7 @@
 //! ask -> Confirmable request, behind what is in flight (NSTART = 1)
 //!          |- ACK with the answer                  -> answered                (5.2.1)
 //!          |- ACK, later CON or NON with the answer -> acknowledged, answered (5.2.2)
+//!          |- 2.31, 2.05 with more blocks          -> asked for, or sent, the next (RFC 7959)
 //!          |- 4.01 with Echo                       -> asked again with it     (RFC 9175, 2.3)
 //!          \- RST, retries over, time over, device gone -> failed
 //! ```
@@ -13,17 +14,16 @@
 
 use std::collections::VecDeque;
 
-use gateway::request::{Failure, Outcome, Request};
-use gateway::{Action, Drop, Instant, Now, Outbox, Peer, Settle, Ticket, request};
+use gateway::{Action, Drop, Failure, Instant, Now, Outbox, Peer, Request, Settle, Ticket};
 
 use crate::Coap;
+use crate::block::{Broken, Download, Progress, Szx, Upload};
 use crate::exchange::{EXCHANGE_LIFETIME, NON_LIFETIME};
 use crate::frame::{Code, Kind, Message, Token};
-use crate::options::{
-    ACCEPT, BLOCK1, BLOCK2, CONTENT_FORMAT, ECHO, ETAG, LOCATION_PATH, LOCATION_QUERY, MAX_AGE, SIZE2,
-    URI_PATH, URI_QUERY,
-};
+use crate::options::{BLOCK1, BLOCK2, ECHO, REQUEST_TAG, SIZE1};
 use crate::transmission::Outgoing;
+
+mod translate;
 
 /// Requests that may wait for one peer's answers.
 const MAX_ASKED: usize = 16;
@@ -35,10 +35,64 @@ const MAX_ANSWERED: usize = 32;
 pub(crate) struct Asked {
     /// Whose it is.
     ticket: Ticket,
-    /// As it is, or will be, sent; its token tells it from the others.
+    /// As it is, or will be, sent, but for block and payload; its token tells it from the others.
     message: Message,
+    /// Its payload.
+    upload: Upload,
+    /// The answer's, if that comes in blocks.
+    download: Option<Download>,
+    /// Bytes of it that were counted.
+    collected: usize,
+    /// The answer became another one on the way, and is fetched from its beginning again.
+    was_changed: bool,
     /// When nobody waits for the answer any more.
     due: Instant,
+}
+
+impl Asked {
+    /// What is sent next.
+    fn next(&mut self) -> Message {
+        if let Some(download) = &self.download {
+            let mut message = self.message.clone();
+            message.add_uint(BLOCK2, download.block().encode());
+            return message;
+        }
+        let (block, payload) = self.upload.block();
+        // Tells this body's blocks from those of another one to the same resource (RFC 9175, 3).
+        if block.is_some() && self.message.all(REQUEST_TAG).next().is_none() {
+            self.message.add(REQUEST_TAG, &self.ticket.0.to_be_bytes());
+        }
+        let mut message = self.message.clone();
+        message.payload = payload.to_vec();
+        if let Some(block) = block {
+            message.add_uint(BLOCK1, block.encode());
+            if block.number == 0 {
+                message.add_uint(SIZE1, u32::try_from(self.upload.size()).unwrap_or(u32::MAX));
+            }
+        }
+        message
+    }
+
+    /// Takes an answer; after the last one its body.
+    fn take(&mut self, answer: &Message, most: usize, szx: Szx) -> Result<Option<Vec<u8>>, Broken> {
+        if self.download.is_none() && self.upload.answered(answer)? == Progress::More {
+            return Ok(None);
+        }
+        let mut download = self.download.take().unwrap_or_else(|| Download::new(most, szx));
+        match download.answered(answer) {
+            Ok(Progress::Done) => Ok(Some(download.into_body())),
+            Ok(Progress::More) => {
+                self.download = Some(download);
+                Ok(None)
+            }
+            // What does nothing but read can be asked from the beginning, once.
+            Err(Broken::Changed) if self.message.code == Code::GET && !self.was_changed => {
+                self.was_changed = true;
+                Ok(None)
+            }
+            Err(why) => Err(why),
+        }
+    }
 }
 
 /// What one peer is asked, and has answered lately.
@@ -102,8 +156,8 @@ impl Coap {
         request: &Request,
         out: &mut Outbox,
     ) -> Result<(), Failure> {
-        let mut message = encode(request).ok_or(Failure::BadRequest)?;
-        if request.payload.len() > self.room(peer).payload {
+        let mut message = translate::encode(request).ok_or(Failure::BadRequest)?;
+        if request.payload.len() > self.config.max_body_size {
             return Err(Failure::TooLarge);
         }
         message.token = self.fresh_token(ticket.0).ok_or(Failure::Busy)?;
@@ -112,8 +166,18 @@ impl Coap {
             return Err(Failure::Busy);
         }
         message.id = c.next_id();
-        let due = now.instant + request.timeout;
-        c.asking.open.push(Asked { ticket, message: message.clone(), due });
+        let mut asked = Asked {
+            ticket,
+            message,
+            upload: Upload::new(request.payload.clone(), self.room(peer)),
+            download: None,
+            collected: 0,
+            was_changed: false,
+            due: now.instant + request.timeout,
+        };
+        let message = asked.next();
+        let Some(c) = self.peers.get_mut(&peer) else { return Err(Failure::Gone) };
+        c.asking.open.push(asked);
         // A spoofed address would be sent more than was sent from it.
         if self.is_open_to_spoofing(peer) {
             self.ping(now, peer, out);
@@ -178,23 +242,37 @@ impl Coap {
         self.has_answered(now, peer, asked, message, out);
     }
 
-    fn has_answered(&mut self, now: Now, peer: Peer, asked: Asked, answer: &Message, out: &mut Outbox) {
+    fn has_answered(&mut self, now: Now, peer: Peer, mut asked: Asked, answer: &Message, out: &mut Outbox) {
+        let collected = std::mem::take(&mut asked.collected);
+        self.collected -= collected;
         let echo = answer.all(ECHO).next().filter(|_| answer.code == Code::UNAUTHORIZED);
         if let Some(echo) = echo
             && asked.message.all(ECHO).next().is_none()
         {
-            return self.ask_again(now, peer, asked, echo, out);
+            // The device wants to see that the request is fresh (RFC 9175, 2.3).
+            asked.message.add(ECHO, echo);
+            return self.go_on(now, peer, asked, out);
         }
-        out.act(Action::Answered(peer, asked.ticket, decode(answer)));
+        let is_room = self.collected + collected + answer.payload.len() <= self.config.max_reassembly;
+        let outcome = match asked.take(answer, self.config.max_body_size, self.room(peer).preferred()) {
+            _ if !is_room => Err(Failure::BadAnswer),
+            Ok(None) => return self.go_on(now, peer, asked, out),
+            Ok(Some(body)) => translate::decode(answer, body),
+            Err(_) => Err(Failure::BadAnswer),
+        };
+        out.act(Action::Answered(peer, asked.ticket, outcome));
     }
 
-    /// The device wants to see that the request is fresh (RFC 9175, 2.3).
-    fn ask_again(&mut self, now: Now, peer: Peer, mut asked: Asked, echo: &[u8], out: &mut Outbox) {
+    /// Sends the next message of a request.
+    fn go_on(&mut self, now: Now, peer: Peer, mut asked: Asked, out: &mut Outbox) {
         let token = self.fresh_token(asked.ticket.0);
-        let (Some(c), Some(token)) = (self.peers.get_mut(&peer), token) else { return };
-        asked.message.add(ECHO, echo);
+        let (Some(c), Some(token)) = (self.peers.get_mut(&peer), token) else {
+            return out.act(Action::Answered(peer, asked.ticket, Err(Failure::Busy)));
+        };
         (asked.message.id, asked.message.token) = (c.next_id(), token);
-        let message = asked.message.clone();
+        asked.collected = asked.download.as_ref().map_or(0, |d| d.block().offset());
+        self.collected += asked.collected;
+        let message = asked.next();
         c.asking.open.push(asked);
         self.enqueue(now, peer, Outgoing::new(message), out);
     }
@@ -203,6 +281,7 @@ impl Coap {
     pub(crate) fn not_answered(&mut self, peer: Peer, token: Token, why: Failure, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         if let Some(asked) = c.asking.take(token) {
+            self.collected -= asked.collected;
             out.act(Action::Answered(peer, asked.ticket, Err(why)));
         }
     }
@@ -216,6 +295,7 @@ impl Coap {
             index == 1 || !o.message.code.is_request()
         });
         for asked in std::mem::take(&mut c.asking.open) {
+            self.collected -= asked.collected;
             out.act(Action::Answered(peer, asked.ticket, Err(why)));
         }
     }
@@ -239,69 +319,4 @@ impl Coap {
 
 fn is_request(message: &Message, token: Token) -> bool {
     message.code.is_request() && message.token == token
-}
-
-/// The request as a message without id and token; None if it cannot be one.
-fn encode(request: &Request) -> Option<Message> {
-    let code = Code(request.method as u8 + 1);
-    let mut message = Message { code, ..Message::empty(Kind::Con, 0) };
-    let path = request.path.strip_prefix('/').unwrap_or(&request.path);
-    if !path.is_empty() {
-        for level in path.split('/') {
-            // These would be steps in a tree, which options have none of (5.10.1).
-            if level.len() > 255 || matches!(level, "." | "..") {
-                return None;
-            }
-            message.add(URI_PATH, level.as_bytes());
-        }
-    }
-    for query in &request.query {
-        if query.len() > 255 {
-            return None;
-        }
-        message.add(URI_QUERY, query.as_bytes());
-    }
-    for (number, value) in [(CONTENT_FORMAT, request.format), (ACCEPT, request.accept)] {
-        if let Some(value) = value {
-            message.add_uint(number, value.into());
-        }
-    }
-    message.payload = request.payload.to_vec();
-    Some(message)
-}
-
-/// What the device said.
-fn decode(answer: &Message) -> Outcome {
-    let mut response = request::Response {
-        code: answer.code.to_string().into(),
-        is_success: answer.code.class() == 2,
-        format: answer.uint(CONTENT_FORMAT).and_then(|f| u16::try_from(f).ok()),
-        options: Vec::new(),
-        payload: answer.payload.clone().into(),
-    };
-    for (number, value) in &answer.options {
-        let name = match *number {
-            CONTENT_FORMAT => continue,
-            ETAG => "ETag",
-            LOCATION_PATH => "Location-Path",
-            LOCATION_QUERY => "Location-Query",
-            MAX_AGE => "Max-Age",
-            BLOCK1 => "Block1",
-            BLOCK2 => "Block2",
-            SIZE2 => "Size2",
-            // A critical option that is not known makes the answer one that cannot be understood (5.4.1).
-            number if number & 1 == 1 => return Err(Failure::BadAnswer),
-            _ => "",
-        };
-        let name = if name.is_empty() { format!("option {number}").into() } else { name.into() };
-        let text = match *number {
-            LOCATION_PATH | LOCATION_QUERY => String::from_utf8_lossy(value).into_owned(),
-            MAX_AGE | BLOCK1 | BLOCK2 | SIZE2 if value.len() <= 4 => {
-                value.iter().fold(0, |n, b| n << 8 | u32::from(*b)).to_string()
-            }
-            _ => value.iter().map(|b| format!("{b:02x}")).collect(),
-        };
-        response.options.push((name, text.into()));
-    }
-    Ok(Box::new(response))
 }

@@ -95,6 +95,8 @@ pub struct Coap {
     bodies: Bodies<Peer>,
     /// Representations that were sent a part of.
     served: Shelf<Peer, Resource, Response>,
+    /// Bytes of devices' answers that are being collected from blocks.
+    collected: usize,
     tickets: u64,
     /// If it serves a stream.
     stream: Option<Box<Stream>>,
@@ -150,6 +152,7 @@ impl Coap {
             remembered: 0,
             bodies: Bodies::new(limits),
             served: Shelf::new(limits),
+            collected: 0,
             tickets: 0,
             stream: None,
         }

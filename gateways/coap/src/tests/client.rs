@@ -3,6 +3,8 @@
 use gateway::{Failure, Method};
 
 use super::*;
+use crate::block::{Block, Szx};
+use crate::options::{BLOCK1, BLOCK2};
 
 /// What the first request, `GET /t`, looks like: message id 0x0708, the bench's random token with the ticket's number.
 const GET_T: &[u8] = b"\x48\x01\x07\x08\x07\x07\x07\x07\x07\x07\x07\x06\xb1t";
@@ -271,4 +273,140 @@ fn a_request_waits_behind_a_notification_in_flight() {
     assert!(b.ask(1, &get("/t")).is_empty());
     let sent = b.hear(b"\x60\x00\x07\x08");
     assert_eq!((sent.len(), sent[0][1]), (1, 1), "the GET");
+}
+
+/// The device's answer to `request`, with a Block option if there is one.
+fn answer(request: &Message, code: Code, block: Option<(u16, Block)>, payload: &[u8]) -> Message {
+    let mut m = Message {
+        code,
+        token: request.token,
+        payload: payload.to_vec(),
+        ..Message::empty(Kind::Ack, request.id)
+    };
+    if let Some((option, block)) = block {
+        m.add_uint(option, block.encode());
+    }
+    m
+}
+
+fn block(number: u32, is_more: bool, szx: u8) -> Block {
+    Block { number, is_more, szx: Szx::new(szx).unwrap() }
+}
+
+#[test]
+fn an_answer_in_blocks_is_asked_for_until_its_end() {
+    let mut b = bench();
+    let sent = b.ask(1, &get("/t"));
+    let first = Message::decode(&sent[0]).unwrap();
+    // 64 bytes a block, as the device wants it.
+    let second = &b.send(&answer(&first, Code::CONTENT, Some((BLOCK2, block(0, true, 2))), &[1; 64]))[0];
+    assert_eq!((Block::of(second, BLOCK2), &second.payload[..]), (Some(block(1, false, 2)), &[][..]));
+    assert_eq!(second.all(URI_PATH).collect::<Vec<_>>(), [b"t"]);
+    assert_ne!(second.id, first.id);
+    assert_eq!(b.machine.collected, 64);
+    assert!(b.send(&answer(second, Code::CONTENT, Some((BLOCK2, block(1, false, 2))), &[2; 3])).is_empty());
+    let response = b.answered[0].1.as_ref().unwrap();
+    assert_eq!(response.payload[..], [&[1; 64][..], &[2; 3]].concat());
+    assert!(response.options.is_empty());
+    assert_eq!(b.machine.collected, 0);
+}
+
+#[test]
+fn a_payload_that_is_too_large_for_one_message_is_sent_in_blocks() {
+    let mut b = bench();
+    let request = Request { method: Method::Put, payload: vec![7; 1500].into(), ..get("/t") };
+    let sent = b.ask(1, &request);
+    let first = Message::decode(&sent[0]).unwrap();
+    assert_eq!(
+        (Block::of(&first, BLOCK1), first.uint(options::SIZE1)),
+        (Some(block(0, true, 6)), Some(1500))
+    );
+    assert_eq!(first.payload.len(), 1024);
+    // The device wants 256 bytes a block from now on.
+    let second = &b.send(&answer(&first, Code::CONTINUE, Some((BLOCK1, block(0, true, 4))), b""))[0];
+    assert_eq!((Block::of(second, BLOCK1), second.payload.len()), (Some(block(4, true, 4)), 256));
+    let tag = |m: &Message| m.all(options::REQUEST_TAG).next().map(<[u8]>::to_vec);
+    assert!(tag(&first).is_some() && tag(second) == tag(&first));
+    let third = &b.send(&answer(second, Code::CONTINUE, Some((BLOCK1, block(4, true, 4))), b""))[0];
+    assert_eq!((Block::of(third, BLOCK1), third.payload.len()), (Some(block(5, false, 4)), 220));
+    // And its answer comes in blocks too (RFC 7959, 3.3).
+    let mut response = answer(third, Code::CHANGED, Some((BLOCK2, block(0, true, 0))), &[1; 16]);
+    response.add_uint(BLOCK1, block(5, false, 4).encode());
+    let fourth = &b.send(&response)[0];
+    assert_eq!((fourth.code, Block::of(fourth, BLOCK1), fourth.payload.len()), (Code::PUT, None, 0));
+    assert!(b.send(&answer(fourth, Code::CHANGED, Some((BLOCK2, block(1, false, 0))), b"x")).is_empty());
+    assert_eq!(b.answered[0].1.as_ref().unwrap().payload.len(), 17);
+}
+
+#[test]
+fn blocks_that_do_not_fit_together_are_no_answer_and_a_changed_value_is_read_again_once() {
+    let mut b = bench();
+    let mut sent = b.ask(1, &get("/t"));
+    for is_last in [false, true] {
+        let first = Message::decode(&sent[0]).unwrap();
+        assert_eq!(Block::of(&first, BLOCK2), None);
+        let mut part = answer(&first, Code::CONTENT, Some((BLOCK2, block(0, true, 0))), &[1; 16]);
+        part.add(options::ETAG, b"1");
+        let second = b.send(&part).remove(0);
+        let mut part = answer(&second, Code::CONTENT, Some((BLOCK2, block(1, false, 0))), b"x");
+        part.add(options::ETAG, b"2");
+        sent = b.send(&part).iter().map(encoded).collect();
+        assert_eq!(sent.is_empty(), is_last);
+    }
+    assert_eq!(b.codes(), [(1, Err(Failure::BadAnswer))]);
+    let sent = b.ask(2, &get("/t"));
+    let first = Message::decode(&sent[0]).unwrap();
+    b.send(&answer(&first, Code::CONTENT, Some((BLOCK2, block(3, false, 0))), b"x"));
+    assert_eq!(b.codes()[1], (2, Err(Failure::BadAnswer)));
+    assert_eq!(b.machine.collected, 0);
+}
+
+#[test]
+fn what_was_collected_is_forgotten_with_its_request() {
+    for is_closed in [false, true] {
+        let mut b = bench();
+        let sent = b.ask(1, &get("/t"));
+        let first = Message::decode(&sent[0]).unwrap();
+        b.send(&answer(&first, Code::CONTENT, Some((BLOCK2, block(0, true, 6))), &[1; 1024]));
+        assert_eq!(b.machine.collected, 1024);
+        if is_closed {
+            b.machine.closed(b.now, b.peer, &mut b.out);
+        } else {
+            b.pass(31);
+        }
+        b.run();
+        assert_eq!((b.machine.collected, b.answered.len()), (0, 1));
+    }
+}
+
+#[test]
+fn over_a_stream_requests_leave_at_once_and_bare() {
+    let mut b = stream::ready();
+    let bytes = |m: &Message| {
+        let mut bytes = Vec::new();
+        crate::stream::frame::encode(m, crate::stream::frame::Framing::Tcp, &mut bytes);
+        bytes
+    };
+    let mut sent = Vec::new();
+    for (ticket, path) in [(1, "/t"), (2, "/u")] {
+        b.machine.command(b.now, b.peer, Ticket(ticket), &get(path), &mut b.out);
+        sent.extend(b.run().iter().map(bytes));
+    }
+    // Len 2, token of 8 bytes, GET, the token, Uri-Path: nothing waits for an acknowledgement.
+    assert_eq!(
+        sent,
+        [b"\x28\x01\x07\x07\x07\x07\x07\x07\x07\x06\xb1t", b"\x28\x01\x07\x07\x07\x07\x07\x07\x07\x05\xb1u"]
+    );
+    // The second answer first: Len 3, 2.05, "on".
+    assert!(b.say(b"\x38\x45\x07\x07\x07\x07\x07\x07\x07\x05\xffon").is_empty());
+    assert_eq!(b.codes(), [(2, Ok("2.05"))]);
+    // There is no Reset for what nobody waits for.
+    assert!(b.say(b"\x38\x45\x07\x07\x07\x07\x07\x07\x07\x05\xffon").is_empty());
+    assert!(b.pass(29).iter().all(|m| !m.code.is_request()));
+    b.pass(1);
+    assert_eq!(b.codes()[1..], [(1, Err(Failure::Timeout))]);
+    b.machine.command(b.now, b.peer, Ticket(3), &get("/t"), &mut b.out);
+    b.machine.closed(b.now, b.peer, &mut b.out);
+    b.run();
+    assert_eq!(b.codes()[2..], [(3, Err(Failure::Gone))]);
 }

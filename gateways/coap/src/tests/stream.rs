@@ -27,7 +27,7 @@ impl Bench {
     }
 
     /// Gives bytes that are taken, and returns what comes back.
-    fn say(&mut self, bytes: &[u8]) -> Vec<Message> {
+    pub(super) fn say(&mut self, bytes: &[u8]) -> Vec<Message> {
         self.give(bytes).unwrap();
         let mut sent = self.run();
         // As a driver does after an answer.
@@ -70,7 +70,7 @@ fn fresh() -> Bench {
 }
 
 /// One whose CSMs were exchanged.
-fn ready() -> Bench {
+pub(super) fn ready() -> Bench {
     let mut b = fresh();
     b.say(CSM);
     b
