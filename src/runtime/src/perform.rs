@@ -657,7 +657,8 @@ impl Desk {
         answer: oneshot::Sender<Outcome>,
     ) {
         // Without the peer nobody keeps `answer`: who waits is told by its end.
-        if peers.client(peer).is_some() {
+        if let Some(client) = peers.client(peer) {
+            out.is_traced = self.is_traced(client);
             let ticket = self.commands.begin(peer, answer);
             machine.command(now, peer, ticket, request, out);
             self.perform(now, peers, machine, out);
