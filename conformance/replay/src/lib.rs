@@ -6,6 +6,7 @@
 
 pub mod coap_machine;
 pub mod coap_message;
+pub mod coap_stream;
 pub mod mqtt_machine;
 pub mod mqtt_packet;
 pub mod proxy;

@@ -474,7 +474,10 @@ impl Gateway for Coap {
         self.claim(peer, None);
         self.forget_name(peer);
         if let Some(c) = self.peers.remove(&peer) {
-            self.remembered -= c.exchanges.len();
+            // Those of a stream are none that could be repeated.
+            if self.stream.is_none() {
+                self.remembered -= c.exchanges.len();
+            }
             self.bodies.forget(peer);
             self.served.forget(peer);
             self.deadlines.cancel(c.scheduled, peer);

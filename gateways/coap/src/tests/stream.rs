@@ -308,6 +308,17 @@ fn a_release_lets_what_is_being_done_be_answered_first() {
 }
 
 #[test]
+fn a_connection_that_ends_with_requests_on_their_way_leaves_nothing() {
+    let mut b = ready();
+    b.exchange(&put(0, "first", b"opens the session"));
+    b.held = Some(vec![]);
+    b.exchange(&put(1, "a", b"1"));
+    b.machine.closed(b.now, b.peer, &mut b.out);
+    assert!(b.machine.peers.is_empty() && b.machine.next_timeout().is_none());
+    assert!(b.run().is_empty());
+}
+
+#[test]
 fn an_abort_ends_the_connection_without_a_word() {
     let mut b = ready();
     let (why, sent) = b.end(&tcp(&signal::abort(Some(99), "no")));

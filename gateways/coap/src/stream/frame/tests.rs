@@ -56,12 +56,6 @@ fn every_form_of_the_length_is_read_and_written_at_its_bounds() {
 }
 
 #[test]
-fn a_length_in_a_longer_form_than_it_needs_is_read() {
-    let raw = [0xe0, 0, 0, 0x45].iter().chain(&[0xff]).chain(&[1; 268]).copied().collect::<Vec<u8>>();
-    assert_eq!(tcp(&raw).unwrap().unwrap().payload, [1; 268]);
-}
-
-#[test]
 fn two_messages_in_one_segment_are_two_wherever_it_is_cut() {
     let mut put = message(Code::PUT, &[1, 2]);
     put.add(URI_PATH, b"ps");
