@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use dtls::Id;
+use dtls::{Id, NotSent};
 use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use router::Signal;
@@ -31,6 +31,8 @@ const BUFFER: usize = 64 << 10;
 const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 /// Batches received before mail and timers have their turn.
 const BATCHES: usize = 16;
+/// Messages that may wait for record numbers that the store has not written yet.
+const UNSENT: usize = 1024;
 /// Restored associations whose conversations begin again in one turn.
 const SLEEPERS: usize = 64;
 
@@ -44,6 +46,8 @@ struct Datagrams {
     state: UdpSocketState,
     chunk: BytesMut,
     secure: Option<Box<Secure>>,
+    /// Messages that wait for record numbers.
+    unsent: Vec<(Peer, bool, Vec<u8>)>,
     /// One datagram as it leaves.
     sealed: Vec<u8>,
     is_stopping: bool,
@@ -65,9 +69,20 @@ pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocke
         Some(dtls) => Some(Box::new(Secure::open(&house, &table.port, dtls).map_err(io::Error::other)?)),
         None => None,
     };
-    let (chunk, sealed) = (BytesMut::new(), Vec::new());
-    let mut driver =
-        Datagrams { desk, table, machine, out, socket, state, chunk, secure, sealed, is_stopping: false };
+    let (chunk, unsent, sealed) = (BytesMut::new(), Vec::new(), Vec::new());
+    let mut driver = Datagrams {
+        desk,
+        table,
+        machine,
+        out,
+        socket,
+        state,
+        chunk,
+        secure,
+        unsent,
+        sealed,
+        is_stopping: false,
+    };
     let mut memory: Vec<Vec<u8>> = (0..BUFFERS).map(|_| vec![0; BUFFER]).collect();
     let mut metas = [RecvMeta::default(); BUFFERS];
     let mut mail = Vec::new();
@@ -248,7 +263,12 @@ impl Datagrams {
     /// What the DTLS layer has to do beside what comes.
     fn look_after_secure(&mut self, now: Now) {
         let Some(secure) = &mut self.secure else { return };
-        secure.written();
+        if secure.written() {
+            for (peer, is_probe, message) in std::mem::take(&mut self.unsent) {
+                let to = if is_probe { self.out.probe(peer) } else { self.out.send(peer) };
+                to.extend_from_slice(&message);
+            }
+        }
         if secure.next_timeout().is_some_and(|at| at <= now.instant) {
             secure.timeout(now);
         }
@@ -356,7 +376,11 @@ impl Datagrams {
         }
         self.after(now);
         self.desk.tally.flush(&self.desk.house.metrics);
-        if self.desk.has_written() {
+        let unwritten = self.secure.as_ref().map_or((false, false), |s| s.unwritten());
+        if unwritten.0 {
+            self.desk.house.boxes[usize::from(self.desk.id)].wait_for_store(true);
+        }
+        if self.desk.has_written() || unwritten.1 {
             self.desk.house.boxes[usize::from(self.desk.id)].wake();
         }
     }
@@ -435,11 +459,17 @@ impl Datagrams {
             let datagram = match (&mut self.secure, self.table.association(frame.peer)) {
                 (Some(secure), Some(id)) => {
                     sealed.clear();
-                    if !secure.seal(now, id, message, &mut sealed) {
-                        self.desk.house.metrics.dropped(Drop::DtlsUnsent);
-                        continue;
+                    match secure.seal(now, id, message, &mut sealed) {
+                        Ok(()) => &sealed[..],
+                        Err(NotSent::NotReserved) if self.unsent.len() < UNSENT => {
+                            self.unsent.push((frame.peer, frame.is_probe, message.to_vec()));
+                            continue;
+                        }
+                        Err(_) => {
+                            self.desk.house.metrics.dropped(Drop::DtlsUnsent);
+                            continue;
+                        }
                     }
-                    &sealed[..]
                 }
                 _ => message,
             };

@@ -265,9 +265,23 @@ impl Store {
         self.change(|g| g.changes.put(key, value, false)).1
     }
 
+    /// The same without hurry: it is written with the next batch that something else is in, or at the end. What is put later
+    /// is never on the disk without it.
+    pub fn put_quietly(&self, key: Key, value: Vec<u8>) -> u64 {
+        let mut gathering = self.gathering.lock();
+        gathering.changes.put(key, value, false);
+        self.pending_bytes.store(gathering.changes.bytes as u64, Ordering::Relaxed);
+        gathering.number
+    }
+
     /// The same for a key that the store is known not to have.
     pub fn put_new(&self, key: Key, value: Vec<u8>) -> u64 {
         self.change(|g| g.changes.put(key, value, true)).1
+    }
+
+    /// Has everything written that was put quietly.
+    pub fn nudge(&self) {
+        self.change(|_| ());
     }
 
     /// Removes a key.
@@ -442,7 +456,7 @@ impl Store {
     pub fn run(&self, micros: &dyn Fn() -> u64, done: &dyn Fn()) {
         loop {
             let is_stopped = self.wait();
-            if is_stopped && !self.gathering.lock().is_touched && self.stuck.lock().is_none() {
+            if is_stopped && self.gathering.lock().changes.map.is_empty() && self.stuck.lock().is_none() {
                 return;
             }
             let is_written = self.write(micros, done);

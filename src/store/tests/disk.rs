@@ -54,6 +54,23 @@ fn session(n: u64) -> Key {
 }
 
 #[test]
+fn what_is_put_quietly_waits_for_something_else_or_for_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let w = World::open(dir.path());
+        w.until_durable(w.store.put(session(1), b"first".to_vec()));
+        w.store.put_quietly(session(2), b"quiet".to_vec());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(w.count(Table::Sessions), 1);
+        // With what comes behind it, never after it.
+        w.until_durable(w.store.put(session(3), b"loud".to_vec()));
+        assert_eq!(w.count(Table::Sessions), 3);
+        w.store.put_quietly(session(4), b"quiet".to_vec());
+    }
+    assert_eq!(World::open(dir.path()).count(Table::Sessions), 4);
+}
+
+#[test]
 fn what_is_durable_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     {

@@ -12,17 +12,23 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dtls::{
-    Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, Reason, Reserved, Settings,
+    Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, NotSent, Reason, Reserved,
+    Settings,
 };
-use gateway::{Certificate, Close, Drop, Facts, Now, Peer};
+use gateway::{Certificate, Close, Drop, Facts, Instant, Now, Peer};
 use hashbrown::HashMap;
-use store::{Key, Store, Table as Kept, scan_around};
+use store::{Key, Store, Table as Kept, scan_around, split_number};
 
 use crate::config::Dtls;
 use crate::house::{House, Port};
 use crate::listen::canonical;
+
+/// Within so much time it is written what was received, although nothing came of it that is kept: a record that was heard
+/// before a crash can be repeated after it no longer than that.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Headers of IPv6 and UDP.
 const HEADERS: usize = 48;
@@ -66,6 +72,8 @@ pub(super) struct Secure {
     endpoint: Endpoint,
     /// Associations that have a conversation.
     by_id: HashMap<Id, Peer>,
+    /// When what was received is written although nothing came of it that is kept.
+    flush_at: Instant,
     pub(super) happened: Vec<Happened>,
     pub(super) bytes: Vec<u8>,
     keeper: Keeper,
@@ -85,10 +93,13 @@ impl Secure {
             store: house.store.clone(),
             listener: port.facts.name.clone(),
             unwritten: VecDeque::new(),
+            reserved: HashMap::new(),
+            is_quiet: false,
         };
         let mut secure = Secure {
             endpoint,
             by_id: HashMap::new(),
+            flush_at: Instant::NEVER,
             happened: Vec::new(),
             bytes: Vec::new(),
             keeper,
@@ -100,59 +111,78 @@ impl Secure {
 
     fn restore(&mut self, house: &House, port: &Port) {
         let began = house.clock.now();
-        let mut damaged = 0;
-        for (id, record, numbers) in self.keeper.all() {
-            match self.endpoint.restore(began, id, &record, numbers.as_deref()) {
-                Ok(_) => self.sleepers.push_back(id),
+        let (mut restored, mut damaged) = (Vec::new(), 0);
+        for kept in self.keeper.all() {
+            match self.endpoint.restore(began, kept.id, &kept.record, kept.numbers.as_deref()) {
+                Ok(_) => restored.push((kept.heard_ms, kept.id)),
                 Err(_) => {
                     damaged += 1;
-                    self.keeper.forget(id);
+                    self.keeper.forget(kept.id);
                 }
             }
         }
         let ms = house.clock.now().instant.since(began.instant).as_millis() as u64;
-        let (listener, restored) = (&port.facts.name, self.sleepers.len());
-        if restored > 0 {
-            tracing::info!(%listener, restored, ms, "DTLS associations go on");
+        let listener = &port.facts.name;
+        if !restored.is_empty() {
+            tracing::info!(%listener, restored = restored.len(), ms, "DTLS associations go on");
         }
         if damaged > 0 {
             tracing::warn!(%listener, damaged, "DTLS associations cannot go on: their devices have to shake hands again");
         }
-        // Only of those that somebody may have something for a conversation is begun before they are heard.
-        let mut sleepers = std::mem::take(&mut self.sleepers);
-        sleepers.retain(|id| {
-            let client_id = self.who(began, house, port, *id).and_then(|(proof, _)| proof.client_id);
-            client_id.is_some_and(|c| house.router.has_subscriptions(&port.facts.namespace, &c))
-        });
-        self.sleepers = sleepers;
+        // Only of clients that somebody may have something for a conversation is begun before they are heard, and of several
+        // associations of one client by the one that was heard last.
+        let mut last: HashMap<Arc<str>, (u64, Id)> = HashMap::new();
+        for (heard_ms, id) in restored {
+            let client_id = self.who(began, house, port, id).and_then(|(proof, _)| proof.client_id);
+            let Some(client_id) = client_id else { continue };
+            let newest = last.entry(client_id).or_insert((heard_ms, id));
+            *newest = (*newest).max((heard_ms, id));
+        }
+        let namespace = &port.facts.namespace;
+        last.retain(|client_id, _| house.router.has_subscriptions(namespace, client_id));
+        self.sleepers = last.into_values().map(|(_, id)| id).collect();
     }
 
     /// Hands a datagram to the endpoint.
     pub(super) fn receive(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
-        endpoint.receive(now, from, datagram, &mut |event| note(event, happened, bytes, keeper));
+        endpoint.receive(now, from, datagram, &mut |event| note(now, event, happened, bytes, keeper));
+        if keeper.is_quiet {
+            self.flush_at = self.flush_at.min(now.instant + FLUSH);
+        }
     }
 
     /// What time brings: retransmission, parking.
     pub(super) fn timeout(&mut self, now: Now) {
+        if self.flush_at <= now.instant {
+            self.keeper.flush();
+            self.flush_at = Instant::NEVER;
+        }
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
-        endpoint.timeout(now, &mut |event| note(event, happened, bytes, keeper));
+        endpoint.timeout(now, &mut |event| note(now, event, happened, bytes, keeper));
     }
 
     /// When `timeout` is due.
-    pub(super) fn next_timeout(&self) -> Option<gateway::Instant> {
-        self.endpoint.next_timeout()
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let due = if self.keeper.is_quiet { self.flush_at } else { Instant::NEVER };
+        Some(self.endpoint.next_timeout().map_or(due, |at| at.min(due))).filter(|at| *at != Instant::NEVER)
     }
 
-    /// One message for the association as a datagram; false if it cannot be sent.
-    pub(super) fn seal(&mut self, now: Now, id: Id, message: &[u8], datagram: &mut Vec<u8>) -> bool {
-        self.endpoint.seal(now, id, message, datagram).is_ok()
+    /// One message for the association as a datagram.
+    pub(super) fn seal(
+        &mut self,
+        now: Now,
+        id: Id,
+        message: &[u8],
+        datagram: &mut Vec<u8>,
+    ) -> Result<(), NotSent> {
+        self.endpoint.seal(now, id, message, datagram)
     }
 
     /// Says goodbye.
     pub(super) fn close(&mut self, now: Now, id: Id) {
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
-        endpoint.close(now, id, &mut |event| note(event, happened, bytes, keeper));
+        endpoint.close(now, id, &mut |event| note(now, event, happened, bytes, keeper));
     }
 
     /// The association is at this address now.
@@ -160,11 +190,21 @@ impl Secure {
         self.endpoint.moved(id, to);
     }
 
-    /// Tells the endpoint which record numbers may be used by now.
-    pub(super) fn written(&mut self) {
+    /// Tells the endpoint which record numbers may be used by now; whether there are more.
+    pub(super) fn written(&mut self) -> bool {
+        let mut is_more = false;
         while let Some((id, reserved)) = self.keeper.next_written() {
             self.endpoint.kept(id, reserved);
+            is_more = true;
         }
+        is_more
+    }
+
+    /// Whether reservations wait for the store, and whether one waits no longer.
+    pub(super) fn unwritten(&self) -> (bool, bool) {
+        let durable = self.keeper.store.as_ref().map_or(0, |s| s.durable());
+        let first = self.keeper.unwritten.front().map(|(batch, ..)| *batch);
+        (first.is_some(), first.is_some_and(|batch| batch <= durable))
     }
 
     /// The conversation of an association.
@@ -223,7 +263,7 @@ impl Secure {
     }
 }
 
-fn note(event: Event<'_>, happened: &mut Vec<Happened>, bytes: &mut Vec<u8>, keeper: &mut Keeper) {
+fn note(now: Now, event: Event<'_>, happened: &mut Vec<Happened>, bytes: &mut Vec<u8>, keeper: &mut Keeper) {
     let mut range = |from: &[u8]| {
         let begin = bytes.len();
         bytes.extend_from_slice(from);
@@ -236,8 +276,8 @@ fn note(event: Event<'_>, happened: &mut Vec<Happened>, bytes: &mut Vec<u8>, kee
             Happened::Data { id, from, is_newest, payload: range(payload) }
         }
         Event::Closed { id, why } => Happened::Closed { id, why: close(why) },
-        Event::Keep { id, record } => return keeper.keep(id, record),
-        Event::KeepNumbers { id, record, reserved } => return keeper.keep_numbers(id, record, reserved),
+        Event::Keep { id, record } => return keeper.keep(now, id, record),
+        Event::KeepNumbers { id, record, reserved } => return keeper.keep_numbers(now, id, record, reserved),
         Event::Forget { id } => return keeper.forget(id),
         Event::Drop(why) => Happened::Drop(drop_of(why)),
     });
@@ -321,11 +361,11 @@ fn seal_key(data: &Path) -> std::io::Result<[u8; 32]> {
 struct Known(Arc<House>);
 
 impl Keys for Known {
-    fn key(&self, identity: &[u8]) -> Found {
+    fn key(&self, identity: &[u8]) -> dtls::Found {
         let Some((newest, older)) = self.0.auth.psk_keys(self.0.clock.now(), identity) else {
-            return Found::default();
+            return dtls::Found::default();
         };
-        Found { newest: Psk::new(&newest), older: older.and_then(|key| Psk::new(&key)) }
+        dtls::Found { newest: Psk::new(&newest), older: older.and_then(|key| Psk::new(&key)) }
     }
 }
 
@@ -333,8 +373,8 @@ impl Keys for Known {
 struct Nobody;
 
 impl Keys for Nobody {
-    fn key(&self, _: &[u8]) -> Found {
-        Found::default()
+    fn key(&self, _: &[u8]) -> dtls::Found {
+        dtls::Found::default()
     }
 }
 
@@ -344,6 +384,10 @@ struct Keeper {
     listener: Box<str>,
     /// Reservations that the store has not written yet.
     unwritten: VecDeque<(u64, Id, Reserved)>,
+    /// What was asked for last.
+    reserved: HashMap<Id, Reserved>,
+    /// Something was put that nobody hurries to write.
+    is_quiet: bool,
 }
 
 impl Keeper {
@@ -351,23 +395,36 @@ impl Keeper {
         Key::new(table).number(u64::from_be_bytes(id.0)).text(self.listener.as_bytes())
     }
 
-    fn keep(&mut self, id: Id, record: &[u8]) {
+    fn keep(&mut self, now: Now, id: Id, record: &[u8]) {
         if let Some(store) = &self.store {
-            store.put(self.key(Kept::Associations, id), record.to_vec());
+            store.put(self.key(Kept::Associations, id), dated(now, record));
             store.delete(self.key(Kept::Records, id));
         }
     }
 
-    fn keep_numbers(&mut self, id: Id, record: &[u8], reserved: Reserved) {
+    fn keep_numbers(&mut self, now: Now, id: Id, record: &[u8], reserved: Reserved) {
         let Some(store) = &self.store else { return };
-        let batch = store.put(self.key(Kept::Records, id), record.to_vec());
-        // Most say what was received; only a new reservation is waited for.
-        if self.unwritten.back().is_none_or(|(_, i, r)| (*i, *r) != (id, reserved)) {
+        let key = self.key(Kept::Records, id);
+        // Most say what was received. That has to be on the disk with what comes of it, and not before; a new reservation is
+        // waited for.
+        if self.reserved.insert(id, reserved) == Some(reserved) {
+            store.put_quietly(key, dated(now, record));
+            self.is_quiet = true;
+        } else {
+            let batch = store.put(key, dated(now, record));
             self.unwritten.push_back((batch, id, reserved));
         }
     }
 
+    /// Has what was put quietly written.
+    fn flush(&mut self) {
+        if let Some(store) = self.store.as_ref().filter(|_| std::mem::take(&mut self.is_quiet)) {
+            store.nudge();
+        }
+    }
+
     fn forget(&mut self, id: Id) {
+        self.reserved.remove(&id);
         if let Some(store) = &self.store {
             store.delete(self.key(Kept::Associations, id));
             store.delete(self.key(Kept::Records, id));
@@ -381,27 +438,44 @@ impl Keeper {
     }
 
     /// Everything that was kept of this listener's associations.
-    fn all(&self) -> Vec<(Id, Vec<u8>, Option<Vec<u8>>)> {
+    fn all(&self) -> Vec<Survivor> {
         let Some(view) = self.store.as_ref().and_then(|s| s.view().ok()) else { return Vec::new() };
-        let mut found = Vec::new();
-        let read = |table: Kept, each: &mut dyn FnMut(Id, &[u8])| {
+        let read = |table: Kept, each: &mut dyn FnMut(Id, u64, &[u8])| {
             let (from, to) = (Key::new(table), Key::end(table));
             let visit = &mut |key: &[u8], value: &[u8]| {
-                if let Some((id, listener)) = key.split_first_chunk::<8>()
+                if let (Some((id, listener)), Some((ms, record))) =
+                    (key.split_first_chunk::<8>(), split_number(value))
                     && *listener == *self.listener.as_bytes()
                 {
-                    each(Id(*id), value);
+                    each(Id(*id), ms, record);
                 }
             };
             if let Err(error) = scan_around(&*view, &from, &to, visit) {
                 tracing::error!(%error, "DTLS associations cannot be read");
             }
         };
-        let mut numbers = HashMap::new();
-        read(Kept::Records, &mut |id, value| {
-            numbers.insert(id, value.to_vec());
+        let (mut found, mut numbers) = (Vec::new(), HashMap::new());
+        read(Kept::Records, &mut |id, ms, value| {
+            numbers.insert(id, (ms, value.to_vec()));
         });
-        read(Kept::Associations, &mut |id, value| found.push((id, value.to_vec(), numbers.remove(&id))));
+        read(Kept::Associations, &mut |id, opened_ms, value| {
+            let (later_ms, numbers) = numbers.remove(&id).unzip();
+            let heard_ms = later_ms.unwrap_or(opened_ms);
+            found.push(Survivor { id, heard_ms, record: value.to_vec(), numbers });
+        });
         found
     }
+}
+
+/// One association as it was kept.
+struct Survivor {
+    id: Id,
+    heard_ms: u64,
+    record: Vec<u8>,
+    numbers: Option<Vec<u8>>,
+}
+
+/// A record behind the time at which it was written.
+fn dated(now: Now, record: &[u8]) -> Vec<u8> {
+    [&now.wall_ms.to_be_bytes(), record].concat()
 }
