@@ -5,6 +5,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -77,10 +78,12 @@ class Never(resource.Resource):
 
 
 class Device:
-    """An aiocoap context that keeps a session at the gateway and serves resources at the same address."""
+    """An aiocoap context that keeps a session at the gateway and serves resources at the same address, or over the same
+    connection."""
 
-    def __init__(self, server, client_id):
-        self.server, self.client_id = server, client_id
+    def __init__(self, server, client_id, base=None, transports=None):
+        self.server, self.client_id, self.transports = server, client_id, transports
+        self.base = base or f"coap://{harness.HOST}:{server.port('coap')}"
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
@@ -103,14 +106,14 @@ class Device:
                            ("large", Large)):
             site.add_resource([name], what())
         site.add_resource(["deep", "er"], Hello())
-        self.context = await aiocoap.Context.create_server_context(site, bind=(harness.HOST, harness.free_port()))
+        bind = None if self.transports else (harness.HOST, harness.free_port())
+        self.context = await aiocoap.Context.create_server_context(site, bind=bind, transports=self.transports)
         answer = await self.ask(aiocoap.POST, f"/mqtt/connection?clientid={self.client_id}")
         assert answer.code == aiocoap.CREATED, answer
         self.token = answer.payload.decode()
 
     async def ask(self, code, path, **words):
-        uri = f"coap://{harness.HOST}:{self.server.port('coap')}{path}"
-        return await self.context.request(aiocoap.Message(code=code, uri=uri, **words)).response
+        return await self.context.request(aiocoap.Message(code=code, uri=self.base + path, **words)).response
 
 
 class Requests(unittest.TestCase):
@@ -362,6 +365,71 @@ class Requests(unittest.TestCase):
         finally:
             libcoap.kill()
             libcoap.wait()
+
+
+class Transports(unittest.TestCase):
+    """The same over connections and DTLS: the request goes where the device's session is."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.tcp, cls.ws, cls.dtls = harness.free_port(), harness.free_port(), harness.free_port()
+        listener = "coap.listeners"
+        cls.server = harness.Tidegate({
+            f"{listener}.tcp.bind": f"{harness.HOST}:{cls.tcp}", f"{listener}.tcp.transport": "tcp",
+            f"{listener}.tcp.anonymous": "always",
+            f"{listener}.ws.bind": f"{harness.HOST}:{cls.ws}", f"{listener}.ws.anonymous": "always",
+            f"{listener}.ws.websocket.path": "/.well-known/coap",
+            f"{listener}.dtls.bind": f"{harness.HOST}:{cls.dtls}", f"{listener}.dtls.dtls.psk": True})
+        cls.server.cli("psk", "add", "sensor-7", "--client", "dev-dtls", "--key", "00112233445566778899aabbccddeeff")
+        cls.server.__enter__()
+        cls.addClassCleanup(cls.server.__exit__, None, None, None)
+
+    def asked(self, client, transport):
+        done = self.server.cli("--json", "coap", "request", client, "GET", "/hello", "--query", "a")
+        self.assertEqual(json.loads(done.stdout)["payload"], "hello a")
+        self.assertEqual(self.server.items("clients", "show", client)[0]["transport"], transport)
+        listed = {c["client_id"]: c["transport"] for c in self.server.items("clients", "list")}
+        self.assertEqual(listed[client], transport)
+
+    def large(self, client):
+        file = self.server.folder / "large"
+        file.write_bytes(LARGE)
+        for words, wanted in ((["GET", "/large"], LARGE), (["PUT", "/large", "--file", str(file)], LARGE[::-1])):
+            answer = json.loads(self.server.cli("--json", "coap", "request", client, *words).stdout)
+            self.assertEqual(base64.b64decode(answer["payload_base64"]), wanted)
+
+    def test_over_tcp(self):
+        with Device(self.server, "dev-tcp", f"coap+tcp://{harness.HOST}:{self.tcp}", ["tcpclient"]):
+            self.asked("dev-tcp", "tcp")
+            self.large("dev-tcp")
+
+    def test_over_websocket(self):
+        with Device(self.server, "dev-ws", f"coap+ws://{harness.HOST}:{self.ws}", ["ws"]):
+            self.asked("dev-ws", "ws")
+            self.large("dev-ws")
+
+    def test_over_dtls(self):
+        command = ["openssl", "s_client", "-dtls1_2", "-connect", f"{harness.HOST}:{self.dtls}", "-quiet",
+                   "-psk_identity", "sensor-7", "-psk", "00112233445566778899aabbccddeeff",
+                   "-cipher", "PSK-AES128-CCM8:@SECLEVEL=0"]
+        device = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            # CON PUT /ps/d: opens the session; its acknowledgement.
+            os.write(device.stdin.fileno(), b"\x40\x03\x00\x01\xb2ps\x01d\xff1")
+            self.assertEqual(os.read(device.stdout.fileno(), 2000)[:2], b"\x60\x44")
+            threading.Thread(target=self.serve, args=(device,), daemon=True).start()
+            self.asked("dev-dtls", "dtls")
+        finally:
+            device.kill()
+            device.wait()
+
+    def serve(self, device):
+        """Answers whatever is asked with 2.05, in the acknowledgement."""
+        while asked := os.read(device.stdout.fileno(), 2000):
+            if asked[0] >> 4 == 4 and asked[1]:
+                token = asked[4:4 + (asked[0] & 15)]
+                answer = bytes([0x60 | len(token), 0x45]) + asked[2:4] + token + b"\xffhello a"
+                os.write(device.stdin.fileno(), answer)
 
 
 if __name__ == "__main__":
