@@ -1,10 +1,11 @@
 //! The CoAP machine with three peers and a driver that does as the contract says, and says anything: the first byte
-//! chooses limits, then come steps: datagrams, answers to what was asked, deliveries, time, the end of a peer.
+//! chooses limits, then come steps: datagrams, answers to what was asked, deliveries, requests to a peer's own server,
+//! time, the end of a peer.
 //!
 //! Checked throughout: what is sent are messages, to peers that are there; a deadline that has passed is not asked for
-//! again; what is over is forgotten.
+//! again; what is over is forgotten; every request to a peer ends once, and at the latest with the peer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use coap::frame::Message as Datagram;
 use coap::{Coap, Config, NotifyType};
 use gateway::{
-    Action, Answer, Connected, Deliver, Delivery, DeliveryId, Facts, Gateway, Listener, Message, Now, Outbox,
-    Peer, Qos, Refusal, Stop, Ticket, Transport,
+    Action, Answer, Connected, Deliver, Delivery, DeliveryId, Facts, Gateway, Listener, Message, Method, Now,
+    Outbox, Peer, Qos, Refusal, Request, Stop, Ticket, Transport,
 };
 use wire::{Reader, Short};
 
@@ -42,6 +43,9 @@ struct Driver {
     seats: [Seat; 3],
     asked: VecDeque<(Peer, Ticket, Asked)>,
     delivered: u16,
+    /// Requests to peers that have not ended, by ticket.
+    commands: HashMap<u64, Peer>,
+    commanded: u64,
     facts: Facts,
 }
 
@@ -108,6 +112,8 @@ impl Driver {
             seats: [seat(0), seat(1), seat(2)],
             asked: VecDeque::new(),
             delivered: 0,
+            commands: HashMap::new(),
+            commanded: 0,
             facts,
         }
     }
@@ -127,6 +133,10 @@ impl Driver {
                 let length = usize::from(r.u8()?);
                 let payload = r.take(length.min(r.remaining()))?;
                 self.deliver(at, how, payload);
+            }
+            6 if op & 0x80 != 0 => {
+                let how = r.u8()?;
+                self.command(at, how);
             }
             6 => self.wait(r.u8()?),
             _ if op & 0x80 != 0 => self.stop(at, op),
@@ -180,6 +190,10 @@ impl Driver {
             Action::Unsubscribe(peer, ticket, list) => (peer, ticket, Asked::Unsubscribe(list.len())),
             Action::Retained(peer, ticket, ..) => (peer, ticket, Asked::Retained),
             Action::Disconnect(peer, _) => return self.seats[peer.slot as usize].is_open = false,
+            Action::Answered(peer, ticket, _) => {
+                assert_eq!(self.commands.remove(&ticket.0), Some(peer), "ended twice, or for another peer");
+                return;
+            }
             Action::Close(peer, _) => return self.leave(peer.slot as usize),
             _ => return,
         };
@@ -245,6 +259,26 @@ impl Driver {
         self.check();
     }
 
+    fn command(&mut self, at: usize, how: u8) {
+        let seat = &self.seats[at];
+        if !seat.is_there {
+            return;
+        }
+        self.commanded += 1;
+        self.commands.insert(self.commanded, seat.peer);
+        let request = Request {
+            method: Method::ALL[usize::from(how & 7) % Method::ALL.len()],
+            path: if how & 8 != 0 { "a/b" } else { "" }.into(),
+            query: Vec::new(),
+            format: (how & 0x10 != 0).then_some(0),
+            accept: None,
+            payload: vec![b'p'; usize::from(how >> 5) * 400].into(),
+            timeout: Duration::from_secs(60),
+        };
+        self.machine.command(self.now, seat.peer, Ticket(self.commanded), &request, &mut self.out);
+        self.check();
+    }
+
     fn wait(&mut self, seconds: u8) {
         self.now = self.now.after(Duration::from_secs(seconds.into()));
         if self.machine.next_timeout().is_some_and(|(at, _)| at <= self.now.instant) {
@@ -272,6 +306,7 @@ impl Driver {
             self.asked.retain(|(of, ..)| *of != peer);
             self.machine.closed(self.now, peer, &mut self.out);
             self.check();
+            assert!(self.commands.values().all(|p| *p != peer), "a request outlives its peer");
         }
     }
 }

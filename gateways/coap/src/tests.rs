@@ -1,5 +1,6 @@
 mod blockwise;
 mod client;
+mod client_link;
 mod group;
 mod identity;
 mod link;
