@@ -1,20 +1,22 @@
 //! The datagram driver: one machine and one socket, all peers in a table by address.
 //!
 //! Datagrams are received in batches (`recvmmsg`, and GRO where the kernel offers it) and split off one buffer. What
-//! machines send leaves as one datagram each, from the address that the peer had written to. A full send buffer drops
-//! and counts: every protocol over UDP repeats what it needs.
+//! machines send leaves as one datagram each, many of them with one call, from the address that the peer had written to.
+//! A full send buffer drops and counts: every protocol over UDP repeats what it needs.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use dtls::{Id, NotSent};
 use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use router::Signal;
 use tokio::io::unix::AsyncFd;
 
+use crate::batch::{self, Datagram};
 use crate::house::{House, Port};
 use crate::listen::canonical;
 use crate::mailbox::Mail;
@@ -27,8 +29,8 @@ mod table;
 
 /// Bytes of one receive buffer: a coalesced batch of the kernel fits.
 const BUFFER: usize = 64 << 10;
-/// Receive buffers a socket; each may hold many datagrams.
-const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
+/// Receive buffers a socket; each may hold many datagrams. Memory that no datagram has reached takes none.
+const BUFFERS: usize = BATCH_SIZE;
 /// Batches received before mail and timers have their turn.
 const BATCHES: usize = 16;
 /// Messages that may wait for record numbers that the store has not written yet.
@@ -48,7 +50,7 @@ struct Datagrams {
     secure: Option<Box<Secure>>,
     /// Messages that wait for record numbers.
     unsent: Vec<(Peer, bool, Vec<u8>)>,
-    /// One datagram as it leaves.
+    /// Datagrams as they leave.
     sealed: Vec<u8>,
     is_stopping: bool,
 }
@@ -205,7 +207,9 @@ impl Datagrams {
         let (mut list, mut bytes) = (std::mem::take(&mut secure.happened), std::mem::take(&mut secure.bytes));
         for event in list.drain(..) {
             match event {
-                Happened::Send { to, datagram } => self.transmit(&bytes[datagram], (to, local)),
+                Happened::Send { to, datagram } => {
+                    self.transmit(&[Datagram { to, from: local, bytes: &bytes[datagram] }]);
+                }
                 Happened::Opened { id, from } => {
                     self.open_secure(now, id, Some((from, local)));
                 }
@@ -416,7 +420,9 @@ impl Datagrams {
         self.out.is_traced = self.desk.is_traced(&entry.client);
         let more = self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER);
         self.perform(now);
-        self.send(now);
+        if self.out.wire.len() >= BUFFER {
+            self.send(now);
+        }
         if more {
             self.table.ready(peer);
         }
@@ -454,44 +460,52 @@ impl Datagrams {
     }
 
     fn send(&mut self, now: Now) {
-        let (out, mut sealed) = (std::mem::take(&mut self.out), std::mem::take(&mut self.sealed));
-        for (frame, message) in out.messages() {
-            let datagram = match (&mut self.secure, self.table.association(frame.peer)) {
-                (Some(secure), Some(id)) => {
-                    sealed.clear();
-                    match secure.seal(now, id, message, &mut sealed) {
-                        Ok(()) => &sealed[..],
-                        Err(NotSent::NotReserved) if self.unsent.len() < UNSENT => {
-                            self.unsent.push((frame.peer, frame.is_probe, message.to_vec()));
-                            continue;
-                        }
-                        Err(_) => {
-                            self.desk.house.metrics.dropped(Drop::DtlsUnsent);
-                            continue;
-                        }
-                    }
-                }
-                _ => message,
-            };
-            let Some(ways) = self.table.ways(frame.peer, frame.is_probe, datagram.len()) else { continue };
-            ways.into_iter().flatten().for_each(|way| self.transmit(datagram, way));
+        if self.out.frames.is_empty() {
+            return;
         }
+        let (out, mut sealed) = (std::mem::take(&mut self.out), std::mem::take(&mut self.sealed));
+        sealed.clear();
+        let mut leaving = Vec::with_capacity(out.frames.len());
+        for (frame, message) in out.messages() {
+            let (begin, mut length, mut is_sealed) = (sealed.len(), message.len(), false);
+            if let (Some(secure), Some(id)) = (&mut self.secure, self.table.association(frame.peer)) {
+                if let Err(why) = secure.seal(now, id, message, &mut sealed) {
+                    sealed.truncate(begin);
+                    if why == NotSent::NotReserved && self.unsent.len() < UNSENT {
+                        self.unsent.push((frame.peer, frame.is_probe, message.to_vec()));
+                    } else {
+                        self.desk.house.metrics.dropped(Drop::DtlsUnsent);
+                    }
+                    continue;
+                }
+                (length, is_sealed) = (sealed.len() - begin, true);
+            }
+            let Some(ways) = self.table.ways(frame.peer, frame.is_probe, length) else { continue };
+            let record = is_sealed.then_some(begin..sealed.len());
+            leaving.extend(ways.into_iter().flatten().map(|way| (way, message, record.clone())));
+        }
+        let bytes = |message, record: Option<Range<usize>>| record.map_or(message, |r| &sealed[r]);
+        let batch: Vec<_> = leaving
+            .into_iter()
+            .map(|((to, from), message, record)| Datagram { to, from, bytes: bytes(message, record) })
+            .collect();
+        self.transmit(&batch);
         (self.out, self.sealed) = (out, sealed);
         self.out.wire.clear();
         self.out.frames.clear();
     }
 
-    fn transmit(&mut self, contents: &[u8], (destination, src_ip): Way) {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
-        match self.state.try_send(self.socket.get_ref().into(), &transmit) {
-            Ok(()) => self.desk.tally.bytes_out(contents.len()),
+    fn transmit(&mut self, batch: &[Datagram<'_>]) {
+        let Datagrams { desk, socket, .. } = self;
+        batch::send(socket.get_ref(), batch, |datagram, sent| match sent {
+            Ok(()) => desk.tally.bytes_out(datagram.bytes.len()),
             Err(error) => {
                 if error.kind() != io::ErrorKind::WouldBlock {
-                    tracing::trace!(%error, address = %destination, "cannot send");
+                    tracing::trace!(%error, address = %datagram.to, "cannot send");
                 }
-                self.desk.house.metrics.dropped(Drop::SendBufferFull);
+                desk.house.metrics.dropped(Drop::SendBufferFull);
             }
-        }
+        });
     }
 }
 

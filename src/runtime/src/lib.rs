@@ -10,6 +10,7 @@
 )]
 
 pub mod admin;
+mod batch;
 pub mod client;
 pub mod clock;
 pub mod config;
