@@ -43,6 +43,9 @@ pub(crate) struct Observation {
     pub(crate) qos: Qos,
     /// Sequence number of the last notification.
     pub(crate) sequence: u32,
+    /// The Content-Format that all its notifications have to be of, once it is known (RFC 7641, 4.2); of a filter with
+    /// wildcards each topic has its own.
+    pub(crate) format: Option<u16>,
     /// Where sequence numbers go on after a restart.
     pub(crate) reserved: u32,
     /// Notifications since the last Confirmable one.
@@ -66,12 +69,18 @@ impl Observation {
             filter,
             identifier,
             qos,
+            format: None,
             sequence,
             reserved,
             unconfirmed,
             confirmed: now,
             szx: None,
         }
+    }
+
+    /// Whether a value of this Content-Format fits those before it; one that says none fits all.
+    pub(crate) fn takes(&mut self, format: Option<u16>) -> bool {
+        format.is_none_or(|format| *self.format.get_or_insert(format) == format)
     }
 
     /// The sequence number so many later.

@@ -9,8 +9,8 @@ use crate::blockwise::{Resource, etag};
 use crate::config::NotifyType;
 use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Step};
 use crate::frame::{Code, Kind, Message, Token};
-use crate::options::{BLOCK2, ETAG, LOCATION_PATH, OBSERVE};
-use crate::resource::{represent, uint, value_options};
+use crate::options::{ACCEPT, BLOCK2, ETAG, LOCATION_PATH, OBSERVE};
+use crate::resource::{format_of, represent, uint, value_options};
 use crate::transmission::Outgoing;
 use crate::{Coap, Response, code};
 
@@ -52,6 +52,8 @@ impl Coap {
         let mut observation = Observation::new(token, filter.clone(), identifier, now.instant);
         (observation.sequence, observation.qos) = (sequence, qos);
         observation.szx = Block::of(request, BLOCK2).map(|b| b.szx);
+        let accept = request.uint(ACCEPT).and_then(|f| u16::try_from(f).ok());
+        observation.format = accept.filter(|_| !filter.has_wildcard());
         c.observations.push(observation);
         let subscribe = Subscribe {
             filter: filter.clone(),
@@ -118,6 +120,10 @@ impl Coap {
         let is_wild = observation.filter.has_wildcard();
         let mut fitting = found.iter().filter(|(_, m)| m.payload().len() <= most);
         if let Some((topic, message)) = fitting.next() {
+            if !is_wild && !observation.takes(format_of(message)) {
+                self.answer(now, peer, id, Response::new(Code::NOT_ACCEPTABLE), out);
+                return self.cancel(peer, token, out);
+            }
             let value = represent(now, message);
             response.options.extend(value.options);
             if is_wild {
@@ -213,6 +219,18 @@ impl Coap {
         let is_stranger = c.who.username.is_none() && c.credential.is_none();
         let id = c.next_id();
         let Some(o) = c.observation(token) else { return false };
+        if !o.filter.has_wildcard() && !o.takes(format_of(d.message)) {
+            // Its notifications cannot be what its first one was: it ends (RFC 7641, 4.2).
+            let kind = if is_stream { Kind::Non } else { Kind::Con };
+            let message = Message { code: Code::NOT_ACCEPTABLE, token, ..Message::empty(kind, id) };
+            self.cancel(peer, token, out);
+            if is_stream {
+                self.send(peer, &message, out);
+            } else {
+                self.enqueue(now, peer, Outgoing::new(message), out);
+            }
+            return false;
+        }
         let wants = match notify_type {
             NotifyType::Qos => d.qos > Qos::AtMostOnce,
             NotifyType::Con => true,

@@ -234,7 +234,7 @@ pub(crate) fn uint(value: u32) -> Vec<u8> {
     bytes.into_iter().skip_while(|b| *b == 0).collect()
 }
 
-fn format_of(message: &Published) -> Option<u16> {
+pub(crate) fn format_of(message: &Published) -> Option<u16> {
     content_format(message.properties()?.content_type.as_deref()?)
 }
 

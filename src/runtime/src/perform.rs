@@ -602,7 +602,14 @@ impl Desk {
         if connect.will.as_ref().is_some_and(|w| !may_leave(&w.message)) {
             return self.refuse(peers, peer, Refusal::NotAuthorised);
         }
+        // Who only borrows the name must not end a session that is held by a token.
+        if connect.is_transient
+            && self.house.router.known(&port.facts.namespace, &connect.client_id, TOKEN).is_some()
+        {
+            return self.refuse(peers, peer, Refusal::NotOwner);
+        }
         let at = self.at(peer);
+        let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
         if let Some(old) = client.session.take() {
             self.house.router.disconnect(now, &old, at, false, None, &mut self.matches, &mut self.post);
             self.left(now, peers, peer, &old, Close::Goodbye);
