@@ -1,14 +1,16 @@
-"""coap-client of libcoap and aiocoap, with MQTT clients at the other end."""
+"""coap-client of libcoap, aiocoap, and the package coap of npm, with MQTT clients at the other end."""
 
 import asyncio
 import contextlib
 import subprocess
+import threading
 import unittest
 
 import aiocoap
 import paho.mqtt.client as paho
 
 import harness
+from coap.kit.tools import Case
 
 
 class Coap(unittest.TestCase):
@@ -181,6 +183,37 @@ class Coap(unittest.TestCase):
             return wrong, right, system
 
         self.assertEqual([str(m.code)[:4] for m in self.aiocoap(work)], ["4.01", "2.04", "4.03"])
+
+
+class Npm(Case):
+    """The package coap of npm under Node."""
+
+    def test_it_puts_posts_gets_and_deletes(self):
+        with self.mqtt("npm/#") as (_, heard):
+            self.assertEqual(self.node("PUT", "/ps/npm/a?retain=true", b"\0\xff"), [("2.04", b"")])
+            self.assertEqual(self.node("POST", "/ps/npm/b", b"posted"), [("2.04", b"")])
+            self.assertEqual(self.node("GET", "/ps/npm/a"), [("2.05", b"\0\xff")])
+            self.assertEqual(self.node("DELETE", "/ps/npm/a"), [("2.02", b"")])
+            self.assertEqual(self.node("GET", "/ps/npm/a")[0][0], "4.04")
+            harness.until(lambda: len(heard) >= 2, "two messages")
+        self.assertEqual(heard[:2], [("npm/a", b"\0\xff"), ("npm/b", b"posted")])
+
+    def test_it_does_so_without_confirmation(self):
+        with self.mqtt("npm/non") as (_, heard):
+            self.assertEqual(self.node("PUT", "/ps/npm/non", b"non", confirmable=False), [("2.04", b"")])
+            harness.until(lambda: heard, "the message")
+
+    def test_it_observes_what_mqtt_publishes_and_cancels(self):
+        seen = []
+        observer = threading.Thread(target=lambda: seen.extend(self.node("GET", "/ps/npm/seen", observe=True, count=6)))
+        observer.start()
+        harness.until(lambda: self.is_observed("npm/seen"), "it observes")
+        with self.mqtt() as (client, _):
+            for number in range(5):
+                client.publish("npm/seen", str(number), qos=1).wait_for_publish(5)
+        observer.join(20)
+        self.assertEqual(seen, [("2.05", payload) for payload in (b"", b"0", b"1", b"2", b"3", b"4")])
+        harness.until(lambda: not self.is_observed("npm/seen"), "it cancelled")
 
 
 if __name__ == "__main__":
