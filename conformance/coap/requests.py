@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 import harness
+from coap.kit import links, wire
 
 
 class Hello(resource.Resource):
@@ -338,6 +339,34 @@ class Requests(unittest.TestCase):
             pass
         self.assertRegex(self.fails("GET", "/hello", "--timeout", "2 s", client="dev3"),
                          "has not answered in time|does not acknowledge")
+
+    def test_a_device_whose_port_changes_at_every_datagram_is_asked_like_any_other(self):
+        with wire.Peer(self.server.port("coap")) as opener:
+            token = opener.ask(wire.POST, "/mqtt/connection?clientid=hops").payload.decode()
+        with wire.Peer(links.Hopping(self.server.port("coap"))) as device:
+            self.assertEqual(device.ask(wire.PUT, f"/ps/hops?c=hops&t={token}", b"1").says, "2.04")
+            for turn in range(20):
+                words = ["--json", "coap", "request", "hops", "GET", f"/{turn}"]
+                with self.server.command(*words) as command:
+                    self.answer(device, is_separate=turn % 2)
+                    self.assertEqual(json.loads(command.communicate(timeout=30)[0])["payload"], f"value {turn}")
+
+    def answer(self, device, is_separate):
+        """Takes one request; what else comes are probes, which get their Reset."""
+        asked, value = None, None
+        while asked is None or is_separate:
+            message = device.expect(lambda m: m.kind in (wire.CON, wire.ACK), "a message of the gateway", 10)
+            if message.kind == wire.ACK:
+                return
+            if message.code == 0:
+                device.reset(message)
+            elif asked is None:
+                asked = message
+                value = b"value " + message.all(wire.URI_PATH)[0]
+                kind, number = (wire.CON, device.next_id()) if is_separate else (wire.ACK, asked.id)
+                if is_separate:
+                    device.send(wire.Message(wire.ACK, 0, asked.id))
+                device.send(wire.Message(kind, wire.code("2.05"), number, asked.token, [], value))
 
     def test_libcoap_as_the_device(self):
         port = harness.free_port()

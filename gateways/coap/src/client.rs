@@ -9,8 +9,8 @@
 //!          \- RST, retries over, time over, device gone -> failed
 //! ```
 //!
-//! An answer belongs to the request whose token it bears, and to no other peer's: tokens are random and looked for in the
-//! conversation that the answer came in.
+//! An answer belongs to the request whose token it bears. Tokens are random, and known to who was asked alone: an answer from
+//! another address is that of a device that has moved there.
 
 use std::collections::VecDeque;
 
@@ -176,8 +176,7 @@ impl Coap {
             due: now.instant + request.timeout,
         };
         let message = asked.next();
-        let Some(c) = self.peers.get_mut(&peer) else { return Err(Failure::Gone) };
-        c.asking.open.push(asked);
+        self.keep_asked(peer, asked);
         // A spoofed address would be sent more than was sent from it.
         if self.is_open_to_spoofing(peer) {
             self.ping(now, peer, out);
@@ -194,24 +193,23 @@ impl Coap {
     }
 
     /// An acknowledgement with an answer in it.
-    pub(crate) fn piggybacked(&mut self, now: Now, peer: Peer, message: &Message, out: &mut Outbox) {
-        let has_sent = |peer: &Peer| {
-            let first = self.peers.get(peer).and_then(|c| c.outgoing.front());
-            first.is_some_and(|o| o.message.id == message.id && is_request(&o.message, message.token))
-        };
-        // The device may have got another port since it was asked.
-        let whose = [Some(peer), self.claimed(peer, message.id)].into_iter().flatten().find(has_sent);
-        let asked = whose.and_then(|p| self.peers.get_mut(&p)?.asking.take(message.token));
+    pub(crate) fn piggybacked(&mut self, now: Now, from: Peer, message: &Message, out: &mut Outbox) {
+        let peer = self.whose(now, from, message, out);
+        let first = self.peers.get(&peer).and_then(|c| c.outgoing.front());
+        let is_its =
+            first.is_some_and(|o| o.message.id == message.id && is_request(&o.message, message.token));
+        let asked = if is_its { self.take_asked(peer, message.token) } else { None };
         // It acknowledges the message, whatever it says.
         self.acknowledged(now, peer, message.id, out);
-        if let (Some(peer), Some(asked)) = (whose, asked) {
+        if let Some(asked) = asked {
             self.has_answered(now, peer, asked, message, out);
             self.schedule(peer);
         }
     }
 
     /// An answer in a message of its own.
-    pub(crate) fn separate(&mut self, now: Now, peer: Peer, message: &Message, out: &mut Outbox) {
+    pub(crate) fn separate(&mut self, now: Now, from: Peer, message: &Message, out: &mut Outbox) {
+        let peer = self.whose(now, from, message, out);
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let is_con = message.kind == Kind::Con;
         if c.asking.is_again(now.instant, message.id, message.token) {
@@ -224,14 +222,16 @@ impl Coap {
         let is_first = c.outgoing.front().is_some_and(|o| is_request(&o.message, message.token));
         let is_waiting = c.outgoing.iter().skip(1).any(|o| is_request(&o.message, message.token));
         // What was not sent yet cannot have been answered.
-        let Some(asked) = (!is_waiting).then(|| c.asking.take(message.token)).flatten() else {
+        let Some(asked) = (!is_waiting).then(|| self.take_asked(peer, message.token)).flatten() else {
             // Nobody waits for it (4.2, 4.3).
             self.send(peer, &Message::empty(Kind::Rst, message.id), out);
             return out.act(Action::Drop(peer, Drop::Unexpected));
         };
-        c.asking.remember(now.instant, message);
-        // Only who receives at this address knows the token.
-        c.is_verified = true;
+        if let Some(c) = self.peers.get_mut(&peer) {
+            c.asking.remember(now.instant, message);
+            // Only who receives at this address knows the token; while the peer may be elsewhere it went to both.
+            c.is_verified |= c.candidate.is_none();
+        }
         if is_con {
             self.send(peer, &Message::empty(Kind::Ack, message.id), out);
         }
@@ -240,11 +240,33 @@ impl Coap {
             self.acknowledged(now, peer, asked.message.id, out);
         }
         self.has_answered(now, peer, asked, message, out);
+        self.schedule(peer);
+    }
+
+    /// Whose answer it is: the token that it bears was sent to that peer alone. One from elsewhere has moved here.
+    fn whose(&mut self, now: Now, from: Peer, answer: &Message, out: &mut Outbox) -> Peer {
+        let Some(&known) = self.asked.get(&answer.token).filter(|known| **known != from) else { return from };
+        self.rebind(now, known, from, out);
+        known
+    }
+
+    fn keep_asked(&mut self, peer: Peer, mut asked: Asked) {
+        asked.collected = asked.download.as_ref().map_or(0, |d| d.block().offset());
+        self.collected += asked.collected;
+        self.asked.insert(asked.message.token, peer);
+        if let Some(c) = self.peers.get_mut(&peer) {
+            c.asking.open.push(asked);
+        }
+    }
+
+    fn take_asked(&mut self, peer: Peer, token: Token) -> Option<Asked> {
+        let asked = self.peers.get_mut(&peer)?.asking.take(token)?;
+        self.asked.remove(&token);
+        self.collected -= asked.collected;
+        Some(asked)
     }
 
     fn has_answered(&mut self, now: Now, peer: Peer, mut asked: Asked, answer: &Message, out: &mut Outbox) {
-        let collected = std::mem::take(&mut asked.collected);
-        self.collected -= collected;
         let echo = answer.all(ECHO).next().filter(|_| answer.code == Code::UNAUTHORIZED);
         if let Some(echo) = echo
             && asked.message.all(ECHO).next().is_none()
@@ -253,7 +275,7 @@ impl Coap {
             asked.message.add(ECHO, echo);
             return self.go_on(now, peer, asked, out);
         }
-        let is_room = self.collected + collected + answer.payload.len() <= self.config.max_reassembly;
+        let is_room = self.collected + asked.collected + answer.payload.len() <= self.config.max_reassembly;
         let outcome = match asked.take(answer, self.config.max_body_size, self.room(peer).preferred()) {
             _ if !is_room => Err(Failure::BadAnswer),
             Ok(None) => return self.go_on(now, peer, asked, out),
@@ -270,18 +292,14 @@ impl Coap {
             return out.act(Action::Answered(peer, asked.ticket, Err(Failure::Busy)));
         };
         (asked.message.id, asked.message.token) = (c.next_id(), token);
-        asked.collected = asked.download.as_ref().map_or(0, |d| d.block().offset());
-        self.collected += asked.collected;
         let message = asked.next();
-        c.asking.open.push(asked);
+        self.keep_asked(peer, asked);
         self.enqueue(now, peer, Outgoing::new(message), out);
     }
 
     /// The request with this token has no answer.
     pub(crate) fn not_answered(&mut self, peer: Peer, token: Token, why: Failure, out: &mut Outbox) {
-        let Some(c) = self.peers.get_mut(&peer) else { return };
-        if let Some(asked) = c.asking.take(token) {
-            self.collected -= asked.collected;
+        if let Some(asked) = self.take_asked(peer, token) {
             out.act(Action::Answered(peer, asked.ticket, Err(why)));
         }
     }
@@ -295,6 +313,7 @@ impl Coap {
             index == 1 || !o.message.code.is_request()
         });
         for asked in std::mem::take(&mut c.asking.open) {
+            self.asked.remove(&asked.message.token);
             self.collected -= asked.collected;
             out.act(Action::Answered(peer, asked.ticket, Err(why)));
         }

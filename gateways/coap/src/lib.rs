@@ -47,7 +47,7 @@ use block::{Block, Szx};
 use blockwise::Resource;
 use body::Bodies;
 use conversation::{Conversation, Step};
-use frame::{Code, Kind, Malformed, Message};
+use frame::{Code, Kind, Malformed, Message, Token};
 use options::{BLOCK1, BLOCK2, ECHO, Wrong};
 use shelf::Shelf;
 use stream::Stream;
@@ -95,6 +95,8 @@ pub struct Coap {
     bodies: Bodies<Peer>,
     /// Representations that were sent a part of.
     served: Shelf<Peer, Resource, Response>,
+    /// Peers that were asked something, by the token of the request.
+    asked: HashMap<Token, Peer>,
     /// Bytes of devices' answers that are being collected from blocks.
     collected: usize,
     tickets: u64,
@@ -152,6 +154,7 @@ impl Coap {
             remembered: 0,
             bodies: Bodies::new(limits),
             served: Shelf::new(limits),
+            asked: HashMap::new(),
             collected: 0,
             tickets: 0,
             stream: None,

@@ -290,7 +290,16 @@ impl Snapshot {
                 .iter()
                 .map(|port| (port.facts.protocol, port.facts.name.clone(), open(&port.open)))
                 .collect(),
-            router: house.router.stats(),
+            router: {
+                let stats = house.router.stats();
+                let own = house.request_topics.len();
+                // The gateway's own subscription is nobody's.
+                Stats {
+                    sessions: stats.sessions.saturating_sub(own.min(1)),
+                    subscriptions: stats.subscriptions.saturating_sub(own),
+                    ..stats
+                }
+            },
             store: house
                 .store
                 .as_ref()

@@ -375,7 +375,7 @@ fn what_was_collected_is_forgotten_with_its_request() {
             b.pass(31);
         }
         b.run();
-        assert_eq!((b.machine.collected, b.answered.len()), (0, 1));
+        assert_eq!((b.machine.collected, b.machine.asked.len(), b.answered.len()), (0, 0, 1));
     }
 }
 
@@ -409,4 +409,27 @@ fn over_a_stream_requests_leave_at_once_and_bare() {
     b.machine.closed(b.now, b.peer, &mut b.out);
     b.run();
     assert_eq!(b.codes()[2..], [(3, Err(Failure::Gone))]);
+}
+
+#[test]
+fn an_answer_from_another_port_is_the_devices_who_has_moved_there() {
+    for is_separate in [false, true] {
+        let mut b = bench();
+        b.ask(1, &get("/t"));
+        let answer = if is_separate {
+            b.hear(b"\x60\x00\x07\x08");
+            &b"\x48\x45\x12\x34\x07\x07\x07\x07\x07\x07\x07\x06\xffon"[..]
+        } else {
+            b"\x68\x45\x07\x08\x07\x07\x07\x07\x07\x07\x07\x06\xffon"
+        };
+        let sent = b.stranger(2, "127.0.0.1:10", &Message::decode(answer).unwrap());
+        assert_eq!(b.codes(), [(1, Ok("2.05"))]);
+        assert_eq!(b.rebound, [(b.peer, Peer { slot: 2, generation: 1 })]);
+        assert_eq!(sent.iter().any(|m| m.kind == Kind::Ack && m.id == 0x1234), is_separate);
+        assert!(b.machine.asked.is_empty());
+        // Nobody moves by a token that was not sent.
+        let other = Message::decode(b"\x48\x45\x12\x35\x07\x07\x07\x07\x07\x07\x07\x01\xffon").unwrap();
+        let sent = b.stranger(3, "127.0.0.1:11", &other);
+        assert_eq!((sent[0].kind, b.rebound.len()), (Kind::Rst, 1));
+    }
 }

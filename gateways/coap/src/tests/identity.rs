@@ -16,7 +16,7 @@ impl Bench {
     }
 
     /// What another peer of the same socket sends brings.
-    fn stranger(&mut self, slot: u32, address: &str, message: &Message) -> Vec<Message> {
+    pub(super) fn stranger(&mut self, slot: u32, address: &str, message: &Message) -> Vec<Message> {
         let stranger = Peer { slot, generation: 1 };
         self.machine.opened(self.now, stranger, &facts(address, None), &mut self.out);
         let mut bytes = Vec::new();
