@@ -1,5 +1,7 @@
 //! Over TCP and WebSocket (RFC 8323).
 
+mod blocks;
+
 use super::*;
 use crate::stream::frame::{Framing, Splitter, encode, length};
 use crate::stream::signal::{self, ABORT, CUSTODY, PING, PONG, RELEASE};
