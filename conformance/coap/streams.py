@@ -86,16 +86,19 @@ class Streams(unittest.TestCase):
     def setUpClass(cls):
         cls.server = harness.Tidegate({"coap.listeners.udp.anonymous": "always"})
         folder = cls.server.folder
-        cls.ports = {name: harness.free_port() for name in ("tcp", "tls", "ws", "wss")}
+        cls.ports = {name: harness.free_port() for name in ("tcp", "tls", "mutual", "ws", "wss")}
         for name, port in cls.ports.items():
             listener = f"coap.listeners.{name}"
             cls.server.keys |= {f"{listener}.bind": f"{harness.HOST}:{port}", f"{listener}.anonymous": "always",
                                 f"{listener}.transport": "tcp"}
-            if name in ("tls", "wss"):
+            if name in ("tls", "mutual", "wss"):
                 cls.server.keys |= {f"{listener}.tls.certificate": str(folder / "localhost.pem"),
                                     f"{listener}.tls.key": str(folder / "localhost.key")}
             if name in ("ws", "wss"):
                 cls.server.keys[f"{listener}.websocket.path"] = "/.well-known/coap"
+        cls.server.keys |= {"coap.listeners.mutual.tls.client_ca": str(cls.server.authority.ca),
+                            "coap.listeners.mutual.certificate_user": True,
+                            "coap.listeners.mutual.anonymous": "never"}
         cls.server.__enter__()
         cls.addClassCleanup(cls.server.__exit__, None, None, None)
 
@@ -116,6 +119,16 @@ class Streams(unittest.TestCase):
                 self.assertEqual(self.libcoap(scheme, "get", "/ps/kept/a").strip(), "21.5")
                 self.libcoap(scheme, "delete", "/ps/kept/a")
                 self.assertIn("4.04", self.libcoap(scheme, "get", "/ps/kept/a"))
+
+    def test_libcoap_comes_in_with_a_certificate_and_not_without(self):
+        authority = self.server.authority
+        url = f"coaps+tcp://localhost:{self.ports['mutual']}/ps/proven"
+        words = ["coap-client-openssl", "-m", "put", "-e", "x", "-B", "5", "-C", str(authority.ca)]
+        certified = ["-c", str(authority.client), "-j", str(authority.client_key)]
+        for more, said in ((certified, ""), ([], "4.01")):
+            done = subprocess.run([*words, *more, url], capture_output=True, text=True, timeout=30)
+            self.assertIn(said, done.stdout + done.stderr)
+            self.assertEqual(bool(said), bool(done.stdout + done.stderr))
 
     def test_libcoap_sends_and_fetches_what_is_larger_than_any_message(self):
         body = os.urandom(2_500_000)

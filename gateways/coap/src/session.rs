@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Action, Answer, Connect, Now, Outbox, Peer};
+use gateway::{Action, Answer, Connect, Now, Outbox, Peer, Refusal};
 
 use crate::conversation::{Phase, Step};
 use crate::frame::{Code, Kind, Message, Token};
@@ -186,6 +186,10 @@ impl Coap {
     ) {
         let refused = match &answer {
             Answer::Connected(_) => None,
+            // Other credentials may be let in (RFC 7252, 5.9.2.2); those of a topic are another matter.
+            Answer::Refused(Refusal::NotAuthorised) => {
+                Some(Response::error(Code::UNAUTHORIZED, "not let in"))
+            }
             Answer::Refused(why) => Some(Response::error(code(*why), "not let in")),
             _ => Some(Response::new(Code::INTERNAL)),
         };

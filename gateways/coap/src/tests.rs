@@ -549,7 +549,7 @@ fn what_is_served_is_told_to_who_is_not_let_in() {
     let sent = b.send(&request(Kind::Con, Code::GET, 1, &[".well-known", "core"], &["rt=core.ps"]));
     assert_eq!((sent[0].code, &sent[0].payload[..]), (Code::CONTENT, &b"</ps>;rt=\"core.ps\";ct=40"[..]));
     let sent = b.send(&request(Kind::Con, Code::GET, 2, &["ps", "a"], &[]));
-    assert_eq!(sent[0].code, Code::FORBIDDEN);
+    assert_eq!(sent[0].code, Code::UNAUTHORIZED);
 }
 
 #[test]
