@@ -14,6 +14,7 @@ import websockets.exceptions
 from websockets.sync.client import connect
 
 import harness
+from coap.kit import wire
 
 CSM = b"\0\xe1"
 PUT, GET = 3, 1
@@ -287,6 +288,35 @@ class Streams(unittest.TestCase):
             self.assertEqual((asked[0][0], asked[0][2]), (GET, path(b"led")))
             self.assertIn("on", done.stdout)
             self.assertIn("tcp", self.server.cli("clients", "show", "dev").stdout)
+
+    @staticmethod
+    def ask(stream, method, uri, payload=b"", token=b"t", options=()):
+        """Sends a request with a path and queries; the next message."""
+        options = sorted([*options, *wire.path_options(uri)], key=lambda option: option[0])
+        stream.send(message(method, token, wire.encode_rest(options, payload)))
+        return stream.read()
+
+    def test_a_named_session_goes_from_tcp_to_udp_and_back_with_what_it_observes(self):
+        with self.stream() as stream:
+            code, _, rest = self.ask(stream, wire.POST, "/mqtt/connection?c=rover")
+            self.assertEqual(code, 0x41)
+            who = f"c=rover&t={rest[1:].decode()}"
+            observe = [(wire.OBSERVE, b"")]
+            answer = self.ask(stream, GET, f"/ps/road?{who}", token=b"ob", options=observe)
+            self.assertEqual(answer[:2], (CONTENT, b"ob"))
+        with self.stream() as other, wire.Peer(self.server.port("coap")) as peer:
+            self.ask(other, PUT, "/ps/road", b"while away")
+            self.assertEqual(peer.ask(wire.PUT, f"/mqtt/connection?{who}").says, "2.04")
+            self.assertEqual(peer.notification(b"ob").payload, b"while away")
+            self.ask(other, PUT, "/ps/road", b"by UDP")
+            self.assertEqual(peer.notification(b"ob").payload, b"by UDP")
+            with self.stream() as stream:
+                self.assertEqual(self.ask(stream, PUT, f"/mqtt/connection?{who}")[:2], (CHANGED, b"t"))
+                self.ask(other, PUT, "/ps/road", b"by TCP")
+                code, token, rest = stream.read()
+                self.assertEqual((code, token), (CONTENT, b"ob"))
+                self.assertTrue(rest.endswith(b"\xffby TCP"), rest)
+                peer.silence()
 
     # TLS and WebSocket
 
