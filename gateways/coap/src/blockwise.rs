@@ -8,7 +8,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
-use gateway::{Message as Published, Now, Peer};
+use gateway::{Action, DeliveryId, Instant, Message as Published, Now, Outbox, Peer, Settle};
 
 use crate::block::{Asked, Block, PastEnd, Room, Szx, slice};
 use crate::body::{self, Taken, Wrong};
@@ -33,6 +33,20 @@ pub(crate) enum Resource {
 
 /// A representation whose first block was sent, and what it is fetched as.
 pub(crate) type Rest = ([Resource; 2], Response);
+
+/// A delivery of QoS 1 or 2 whose first block was sent: it is settled, and the next one comes, when the client has the last
+/// block or does not ask for more. Otherwise the next one would take its place before anybody could have fetched it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetching {
+    delivery: DeliveryId,
+    of: [Resource; 2],
+    /// How long the next request for a part is waited for; for ever until the first block is acknowledged.
+    pub(crate) due: Instant,
+}
+
+/// ACK_TIMEOUTs without a request for the next part after which the client does not want it: it repeats one after at most
+/// one and a half (RFC 7252, 4.8), and once more after three.
+const PATIENCE: u32 = 5;
 
 impl AsRef<Resource> for Resource {
     fn as_ref(&self) -> &Resource {
@@ -109,10 +123,15 @@ impl Coap {
         peer: Peer,
         request: &Message,
         of: &Resource,
+        out: &mut Outbox,
     ) -> Option<Response> {
-        Block::of(request, BLOCK2).filter(|b| b.number > 0)?;
+        let asked = Block::of(request, BLOCK2).filter(|b| b.number > 0)?;
         self.served.touch(now.instant, peer, of, 0, false);
-        self.served.get(peer, of).cloned()
+        let whole = self.served.get(peer, of).cloned()?;
+        let part = slice(whole.payload.len(), Some(asked), self.room(peer));
+        let is_last = matches!(part, Ok(Some((block, _))) if !block.is_more);
+        self.fetched(now, peer, of, is_last, out);
+        Some(whole)
     }
 
     /// Keeps a representation whose later parts may be asked for.
@@ -124,12 +143,58 @@ impl Coap {
     }
 
     /// Keeps what a notification is the first block of: what is observed and its topic, which are fetched alike.
-    pub(crate) fn keep_rest(&mut self, now: Now, peer: Peer, rest: Option<Rest>) {
-        let Some(([observed, topic], whole)) = rest else { return };
+    pub(crate) fn keep_rest(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        rest: Option<Rest>,
+        delivery: Option<DeliveryId>,
+    ) {
+        let Some((of, whole)) = rest else { return };
+        if let (Some(delivery), Some(c)) = (delivery, self.peers.get_mut(&peer)) {
+            c.fetching = Some(Fetching { delivery, of: of.clone(), due: Instant::NEVER });
+        }
+        let [observed, topic] = of;
         if topic != observed {
             self.keep_served(now, peer, topic, whole.clone());
         }
         self.keep_served(now, peer, observed, whole);
+    }
+
+    /// The first block of a delivery was acknowledged or refused; whether the rest is waited for.
+    pub(crate) fn awaits_rest(&mut self, now: Now, peer: Peer, delivery: DeliveryId, how: Settle) -> bool {
+        let Some(c) = self.peers.get_mut(&peer) else { return false };
+        let Some(mut fetching) = c.fetching.take_if(|f| f.delivery == delivery) else { return false };
+        if how == Settle::Done {
+            fetching.due = now.instant + PATIENCE * self.config.ack_timeout;
+            c.fetching = Some(fetching);
+        }
+        how == Settle::Done
+    }
+
+    /// Settles the delivery whose rest nobody asked for in time.
+    pub(crate) fn give_up_rest(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        if let Some(fetching) = c.fetching.take_if(|f| f.due <= now.instant) {
+            out.act(Action::Settle(peer, fetching.delivery, Settle::Done));
+        }
+    }
+
+    /// A part of a representation is sent, the last one perhaps.
+    fn fetched(&mut self, now: Now, peer: Peer, of: &Resource, is_last: bool, out: &mut Outbox) {
+        let patience = PATIENCE * self.config.ack_timeout;
+        let Some(c) = self.peers.get_mut(&peer) else { return };
+        let Some(fetching) = c.fetching.as_mut().filter(|f| f.of.contains(of)) else { return };
+        let is_acknowledged = fetching.due != Instant::NEVER;
+        if is_acknowledged {
+            fetching.due = now.instant + patience;
+        }
+        if is_last && let Some(done) = c.fetching.take()
+            // Otherwise the acknowledgement settles it.
+            && is_acknowledged
+        {
+            out.act(Action::Settle(peer, done.delivery, Settle::Done));
+        }
     }
 
     /// The response as one message carries it: the part of its payload that was asked for, or that fits.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gateway::{Filter, Instant, Qos};
 
 use crate::block::Szx;
+use crate::blockwise::Fetching;
 use crate::client::Asking;
 use crate::exchange::Exchanges;
 use crate::frame::{Message, Token};
@@ -200,6 +201,8 @@ pub(crate) struct Conversation {
     pub(crate) outgoing: VecDeque<Outgoing>,
     /// Requests to the peer's own server.
     pub(crate) asking: Asking,
+    /// The delivery whose rest is being fetched.
+    pub(crate) fetching: Option<Fetching>,
     /// Non-confirmable notifications sent lately, so that a Reset finds its observation.
     pub(crate) recent: VecDeque<(u16, Token)>,
     /// What answers are for, by ticket, with the message id of the request.
@@ -242,6 +245,7 @@ impl Conversation {
             last_identifier: 0,
             outgoing: VecDeque::new(),
             asking: Asking::default(),
+            fetching: None,
             recent: VecDeque::new(),
             steps: VecDeque::new(),
             scheduled: Instant::NEVER,
@@ -271,7 +275,8 @@ impl Conversation {
     pub(crate) fn due(&self, idle: Duration) -> Instant {
         let sends = self.outgoing.front().map(|o| o.due);
         let leisure = self.leisure.iter().map(|(at, _)| *at).min();
-        [self.exchanges.due(), sends, leisure, self.asking.due()]
+        let rest = self.fetching.as_ref().map(|f| f.due);
+        [self.exchanges.due(), sends, leisure, self.asking.due(), rest]
             .into_iter()
             .flatten()
             .min()

@@ -5,7 +5,7 @@ use gateway::{
 };
 
 use crate::block::{Block, slice};
-use crate::blockwise::{Resource, etag};
+use crate::blockwise::{Resource, Rest, etag};
 use crate::config::NotifyType;
 use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Step};
 use crate::frame::{Code, Kind, Message, Token};
@@ -275,7 +275,7 @@ impl Coap {
             }
             c.remember(id, token);
             self.keep_if_used_up(peer, token, out);
-            self.keep_rest(now, peer, rest);
+            self.keep_rest(now, peer, rest, None);
             self.send(peer, &message, out);
             return false;
         }
@@ -288,7 +288,9 @@ impl Coap {
                 let is_same = |o: &Outgoing| o.message.all(LOCATION_PATH).eq(message.all(LOCATION_PATH));
                 index == 1 || o.observation != Some(token) || o.delivery.is_some() || !is_same(o)
             });
-            if c.outgoing.len() > MAX_WAITING {
+            let size = |r: &Option<Rest>| r.as_ref().map_or(0, |(_, whole)| whole.payload.len());
+            let waiting = size(&rest) + c.outgoing.iter().map(|o| size(&o.rest)).sum::<usize>();
+            if c.outgoing.len() > MAX_WAITING || waiting > self.config.max_body_size {
                 out.act(Action::Drop(peer, Drop::SlowPeer));
                 return false;
             }

@@ -78,7 +78,7 @@ impl Coap {
             }
             Operation::Discover { query } => {
                 let links = Resource::Links(query.clone());
-                if let Some(response) = self.later_part(now, peer, &request, &links) {
+                if let Some(response) = self.later_part(now, peer, &request, &links, out) {
                     return self.answer(now, peer, id, response, out);
                 }
                 let limit = self.config.max_discovered;
@@ -103,7 +103,7 @@ impl Coap {
     fn read(&mut self, now: Now, peer: Peer, request: &Message, topic: String, out: &mut Outbox) {
         let (id, accept) = (request.id, request.uint(ACCEPT));
         let resource = Resource::Topic(topic);
-        if let Some(response) = self.later_part(now, peer, request, &resource) {
+        if let Some(response) = self.later_part(now, peer, request, &resource, out) {
             return self.answer(now, peer, id, response, out);
         }
         let Resource::Topic(topic) = resource else { return };

@@ -275,6 +275,7 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return Vec::new() };
         let tokens: Vec<_> = c.observations.drain(..).map(|o| o.token).collect();
         c.recent.clear();
+        c.fetching = None;
         let mut index = 0;
         c.outgoing.retain_mut(|o| {
             index += 1;

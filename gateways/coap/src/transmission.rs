@@ -118,8 +118,8 @@ impl Coap {
             o.token
         });
         let message = first.message.clone();
-        let rest = first.rest.take();
-        self.keep_rest(now, peer, rest);
+        let (rest, delivery) = (first.rest.take(), first.delivery);
+        self.keep_rest(now, peer, rest, delivery);
         if let Some(token) = token {
             self.keep_if_used_up(peer, token, out);
         }
@@ -136,6 +136,7 @@ impl Coap {
         // A delivery that became several notifications is settled with the last of them.
         if let Some(id) = done.delivery
             && !c.outgoing.iter().any(|o| o.delivery == Some(id))
+            && !self.awaits_rest(now, peer, id, how)
         {
             out.act(Action::Settle(peer, id, how));
         }
@@ -220,6 +221,7 @@ impl Coap {
             self.acknowledge(peer, id, out);
         }
         self.answer_groups(now, peer, out);
+        self.give_up_rest(now, peer, out);
         let most = self.config.max_retransmit;
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else { return };

@@ -392,6 +392,62 @@ fn the_rest_of_a_notification_that_waits_is_not_taken_for_that_of_the_one_in_fli
 }
 
 #[test]
+fn a_delivery_of_qos_1_is_settled_when_its_last_block_was_fetched() {
+    let mut b = bench();
+    b.send(&observe(1, &["ps", "a", "b"]));
+    let rest = |id, n| with(request(Kind::Con, Code::GET, id, &["ps", "a", "b"], &[]), BLOCK2, (n, false, 6));
+    let note = b.deliver(Qos::AtLeastOnce, &[1; 3000]).remove(0);
+    b.send(&Message::empty(Kind::Ack, note.id));
+    b.send(&rest(2, 1));
+    assert!(b.settled.is_empty());
+    b.send(&rest(3, 2));
+    assert_eq!(b.settled, [(DeliveryId(1), Settle::Done)]);
+    // Fetched before the acknowledgement comes, it is settled by that.
+    let note = b.deliver(Qos::AtLeastOnce, &[2; 3000]).remove(0);
+    b.send(&rest(4, 1));
+    b.send(&rest(5, 2));
+    assert_eq!(b.settled.len(), 1);
+    b.send(&Message::empty(Kind::Ack, note.id));
+    assert_eq!(b.settled.len(), 2);
+}
+
+#[test]
+fn a_client_that_does_not_fetch_the_rest_is_not_waited_for_long() {
+    let mut b = bench();
+    b.send(&observe(1, &["ps", "a", "b"]));
+    let note = b.deliver(Qos::AtLeastOnce, &[1; 3000]).remove(0);
+    b.send(&Message::empty(Kind::Ack, note.id));
+    b.pass(9);
+    let rest = with(request(Kind::Con, Code::GET, 2, &["ps", "a", "b"], &[]), BLOCK2, (1, false, 6));
+    b.send(&rest);
+    b.pass(9);
+    assert!(b.settled.is_empty());
+    b.pass(1);
+    assert_eq!(b.settled, [(DeliveryId(1), Settle::Done)]);
+    // A Reset refuses it at once.
+    let note = b.deliver(Qos::AtLeastOnce, &[2; 3000]).remove(0);
+    b.send(&Message::empty(Kind::Rst, note.id));
+    assert_eq!(b.settled[1], (DeliveryId(1), Settle::Refused));
+    b.send(&observe(3, &["ps", "a", "b"]));
+    let note = b.deliver(Qos::AtLeastOnce, b"small").remove(0);
+    b.send(&Message::empty(Kind::Ack, note.id));
+    assert_eq!(b.settled.len(), 3);
+}
+
+#[test]
+fn large_values_that_wait_at_a_peer_that_does_not_answer_are_bounded() {
+    let mut b = bench();
+    b.send(&observe(1, &["ps", "#"]));
+    b.deliver(Qos::AtLeastOnce, b"in flight");
+    let large = filled(1 << 20);
+    for n in 0..10 {
+        b.deliver_to(&format!("a/{n}"), Qos::AtMostOnce, &large);
+    }
+    let c = &b.machine.peers[&b.peer];
+    assert_eq!(c.outgoing.len(), 1 + 4);
+}
+
+#[test]
 fn an_observation_begins_with_the_first_block_of_a_large_value() {
     let (mut b, large) = (bench(), filled(1500));
     retain(&mut b, &large);
