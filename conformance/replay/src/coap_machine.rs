@@ -68,6 +68,8 @@ fn config(how: u8) -> Config {
         config.max_observations = 1;
         config.max_payload = 64;
         config.max_discovered = 1;
+        config.max_body_size = 200;
+        config.max_reassembly = 1_000;
     }
     if how & 2 != 0 {
         config.notify_type = NotifyType::Con;

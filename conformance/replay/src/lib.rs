@@ -4,6 +4,7 @@
 //! is a module here, a file and three lines in `conformance/fuzz`, and a line in `tests/corpus.rs`.
 #![expect(clippy::panic, reason = "a panic is how a fuzz target says that something is wrong")]
 
+pub mod coap_block;
 pub mod coap_machine;
 pub mod coap_message;
 pub mod coap_stream;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 type Play = fn(&[u8]);
 
 /// Every target with what it does.
-const TARGETS: [(&str, Play); 8] = [
+const TARGETS: [(&str, Play); 9] = [
+    ("coap_block", replay::coap_block::play),
     ("coap_machine", replay::coap_machine::play),
     ("coap_message", replay::coap_message::play),
     ("coap_stream", replay::coap_stream::play),
