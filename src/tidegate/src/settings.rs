@@ -84,6 +84,11 @@ impl Settings {
             {
                 self.mistake(mistakes, &format!("{key}.tls"), e.to_string());
             }
+            if let Some(dtls) = &gate.setup.dtls
+                && let Err(text) = runtime::datagram::check(dtls)
+            {
+                self.mistake(mistakes, &format!("{key}.dtls"), text);
+            }
             let same =
                 |other: &&Gate| other.setup.carrier == gate.setup.carrier && clash(&other.setup, &gate.setup);
             if let Some(other) = self.gates[..i].iter().find(same) {
