@@ -3,7 +3,7 @@
 //!
 //! Checked throughout: however bytes are cut, the same messages come out, and they are written as they were read; the
 //! machine begins with a CSM and sends whole messages, none larger than the peer said it takes but signals; a deadline that
-//! has passed is not asked for again; what is paused goes on after an answer.
+//! has passed is not asked for again; when nothing is asked any more, every request was answered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -256,6 +256,12 @@ impl Driver {
         self.check();
         self.is_paused = false;
         self.feed();
+        if self.asked.is_empty() && !self.is_over {
+            assert!(!self.is_paused, "waits for nothing");
+            let mut said = Vec::new();
+            self.machine.describe(PEER, &mut said);
+            assert!(said.contains(&("exchanges", "0".to_owned())), "not answered: {said:?}");
+        }
     }
 
     fn deliver(&mut self, how: u8) {

@@ -113,8 +113,11 @@ impl Coap {
     ) {
         let most = self.config.max_body_size;
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        // Refused meanwhile: answered then.
-        let Some(observation) = c.observation(token) else { return };
+        let Some(observation) = c.observation(token) else {
+            // Refused meanwhile, and answered then; or ended by the client, who has asked for a value all the same.
+            let response = self.value(now, found.first(), None);
+            return self.answer(now, peer, id, response, out);
+        };
         let mut response = Response::new(Code::CONTENT);
         response.options.push((OBSERVE, uint(observation.next_sequence())));
         let is_wild = observation.filter.has_wildcard();

@@ -158,7 +158,12 @@ impl Coap {
     }
 
     /// A value as a response, if there is one, it fits, and its format is acceptable.
-    fn value(&self, now: Now, found: Option<&(Box<str>, Published)>, accept: Option<u32>) -> Response {
+    pub(crate) fn value(
+        &self,
+        now: Now,
+        found: Option<&(Box<str>, Published)>,
+        accept: Option<u32>,
+    ) -> Response {
         let Some((_, message)) = found else { return Response::new(Code::NOT_FOUND) };
         let format = format_of(message);
         if let (Some(accept), Some(format)) = (accept, format)

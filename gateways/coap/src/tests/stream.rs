@@ -213,6 +213,17 @@ fn a_notification_is_settled_when_it_is_written() {
 }
 
 #[test]
+fn an_observation_that_ends_before_it_has_begun_is_answered_twice() {
+    let mut b = ready();
+    b.exchange(&put(0, "first", b"opens the session"));
+    let mut end = request(Kind::Con, Code::GET, 5, &["ps", "a"], &[]);
+    end.add_uint(OBSERVE, 1);
+    let sent = b.say(&[tcp(&observe(5, &["ps", "a"])), tcp(&end)].concat());
+    assert_eq!(sent.iter().map(|m| m.code).collect::<Vec<_>>(), [Code::NOT_FOUND; 2]);
+    assert_eq!((b.machine.peers[&b.peer].exchanges.len(), b.unsubscribed), (0, 1));
+}
+
+#[test]
 fn a_ping_is_answered_with_its_token() {
     let mut b = ready();
     let sent = b.say(&[0x01, 0xe2, 0x42]);
