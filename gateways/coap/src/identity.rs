@@ -19,6 +19,10 @@ use crate::session::is_same;
 
 /// Probes of one peer that may still be answered.
 const PROBES: usize = 4;
+/// Message ids behind the last one that are not a probe's, so that none is used twice within EXCHANGE_LIFETIME.
+const FAR: u16 = 0x4000;
+/// How many a probe's may be one of.
+const UNKNOWN: u16 = 0x8000;
 
 impl Coap {
     /// The conversation that a request's client id and token prove it to belong to, if that is another one of this socket.
@@ -50,6 +54,9 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         c.seen = now.instant;
         c.candidate = Some(to).filter(|to| *to != c.address);
+        if c.candidate.is_none() {
+            c.probes.clear();
+        }
         if !c.outgoing.is_empty() {
             self.probe(peer, out);
         }
@@ -57,9 +64,11 @@ impl Coap {
 
     /// Asks for a Reset (RFC 7252, 4.3) from the address that the peer may be at, and from there alone.
     pub(crate) fn probe(&mut self, peer: Peer, out: &mut Outbox) {
+        // Ids count up, and who sees the others must not know this one: it is one of those that are far ahead.
+        let Some(far) = self.random::<2>().map(|r| FAR + u16::from_be_bytes(r) % UNKNOWN) else { return };
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(to) = c.candidate else { return };
-        let id = c.next_id();
+        let id = c.last_id.wrapping_add(far);
         if c.probes.len() >= PROBES {
             c.probes.remove(0);
         }

@@ -196,7 +196,11 @@ impl Coap {
             Some(first) if first.message.id == id => self.give_up(now, peer, Failure::Rejected, out),
             _ => match c.recent.iter().find(|(i, _)| *i == id).map(|(_, token)| *token) {
                 Some(token) => self.cancel(peer, token, out),
-                None => out.act(Action::Drop(peer, Drop::Unexpected)),
+                None => {
+                    // A guess at a probe costs one.
+                    c.probes.pop();
+                    out.act(Action::Drop(peer, Drop::Unexpected));
+                }
             },
         }
     }

@@ -227,3 +227,43 @@ fn a_deleted_connection_ends_its_session_for_good() {
     let sent = b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 3, &["mqtt", "connection"], &query));
     assert_eq!((sent[0].code, b.rebound.len()), (Code::UNAUTHORIZED, 0));
 }
+
+#[test]
+fn who_knows_the_last_message_id_cannot_answer_a_probe_that_went_elsewhere() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    let last = b.deliver_to("a", Qos::AtMostOnce, b"1")[0].id;
+    b.moves(ELSEWHERE);
+    b.deliver_to("a", Qos::AtLeastOnce, b"2");
+    assert_eq!(b.probes.len(), 1);
+    for next in 1..1000 {
+        b.send(&Message::empty(Kind::Rst, last.wrapping_add(next)));
+    }
+    assert!(b.reached.is_empty());
+}
+
+#[test]
+fn who_guesses_wrong_does_not_guess_for_long() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.moves(ELSEWHERE);
+    b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    let probe = b.probes.remove(0);
+    for wrong in 1..9 {
+        b.send(&Message::empty(Kind::Rst, probe.id.wrapping_add(wrong)));
+    }
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert!(b.reached.is_empty());
+}
+
+#[test]
+fn a_probe_of_a_peer_that_is_where_it_was_proves_nothing() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.moves(ELSEWHERE);
+    b.deliver_to("a", Qos::AtLeastOnce, b"1");
+    let probe = b.probes.remove(0);
+    b.moves("192.0.2.1:9");
+    b.send(&Message::empty(Kind::Rst, probe.id));
+    assert!(b.reached.is_empty());
+}
