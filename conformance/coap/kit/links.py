@@ -57,12 +57,14 @@ class Hopping:
         many_sockets(16384)
         self.address, self.sockets, self.ready = (host, port), selectors.DefaultSelector(), []
         self.hops = 0
-        self.last = None
+        # A handshake has to come from one address: the cookie is bound to it.
+        self.last, self.stays = None, False
 
     def send(self, datagram):
-        self.last = socket.socket(type=socket.SOCK_DGRAM)
-        self.sockets.register(self.last, selectors.EVENT_READ)
-        self.hops += 1
+        if not self.stays or self.last is None:
+            self.last = socket.socket(type=socket.SOCK_DGRAM)
+            self.sockets.register(self.last, selectors.EVENT_READ)
+            self.hops += 1
         # Not connected: a gateway that is away refuses nothing then.
         self.last.sendto(datagram, self.address)
 
@@ -73,7 +75,7 @@ class Hopping:
         return self.ready.pop(0).recv(65536) if self.ready else None
 
     def close(self):
-        for key in list(self.sockets.get_map().values()):
+        for key in list((self.sockets.get_map() or {}).values()):
             key.fileobj.close()
         self.sockets.close()
 
