@@ -60,7 +60,7 @@ fn is_written_as_it_was_read(message: &Sent, framing: Framing) {
     let mut bytes = Vec::new();
     encode(message, framing, &mut bytes);
     let (again, _) = split(framing, [&bytes[..]]);
-    assert_eq!(again, [message.clone()]);
+    assert_eq!(again, std::slice::from_ref(message));
 }
 
 /// What was asked and is not answered.

@@ -591,7 +591,6 @@ impl Desk {
         grant: Grant,
     ) -> Answer {
         let Some(port) = peers.port(peer).cloned() else { return Answer::Refused(Refusal::Internal) };
-        let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
         let Some(mount) = mount(&port.facts.mountpoint, &connect.client_id, grant.username()) else {
             return Answer::Refused(Refusal::ClientId);
         };

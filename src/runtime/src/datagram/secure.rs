@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::{
-    Certificates, Closed, Endpoint, Event, Found, Id, Identity, Key as Psk, Keys, NotSent, Reason, Reserved,
+    Certificates, Closed, Endpoint, Event, Id, Identity, Key as Psk, Keys, NotSent, Reason, Reserved,
     Settings,
 };
 use gateway::{Certificate, Close, Drop, Facts, Instant, Now, Peer};
