@@ -292,6 +292,16 @@ class Requests(unittest.TestCase):
                     self.assertIn(words, answer["error"])
                     self.assertEqual(answer.get("id"), None if request == "{" else 1)
 
+    def test_of_more_requests_than_may_wait_each_is_answered(self):
+        with self.mqtt("coap/+/response") as client:
+            for number in range(40):
+                client.publish("coap/dev1/request", json.dumps({"id": number, "path": "/slow"}), 1)
+            harness.until(lambda: len(client.heard) == 40, "40 answers", 30)
+            answers = [json.loads(m.payload) for m in client.heard]
+            self.assertEqual(sorted(a["id"] for a in answers), list(range(40)))
+            said = [a.get("payload") or a["reason"] for a in answers]
+            self.assertEqual((said.count("at last"), said.count("busy")), (16, 24))
+
     def test_response_topic_and_correlation_data_are_kept_to(self):
         properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic, properties.CorrelationData = "my/answers", b"\x01\x02"
@@ -408,7 +418,8 @@ class Transports(unittest.TestCase):
             f"{listener}.tcp.anonymous": "always",
             f"{listener}.ws.bind": f"{harness.HOST}:{cls.ws}", f"{listener}.ws.anonymous": "always",
             f"{listener}.ws.websocket.path": "/.well-known/coap",
-            f"{listener}.dtls.bind": f"{harness.HOST}:{cls.dtls}", f"{listener}.dtls.dtls.psk": True})
+            f"{listener}.dtls.bind": f"{harness.HOST}:{cls.dtls}", f"{listener}.dtls.dtls.psk": True,
+            f"{listener}.dtls.dtls.park_after": "1 s"})
         cls.server.cli("psk", "add", "sensor-7", "--client", "dev-dtls", "--key", "00112233445566778899aabbccddeeff")
         cls.server.__enter__()
         cls.addClassCleanup(cls.server.__exit__, None, None, None)
@@ -447,6 +458,8 @@ class Transports(unittest.TestCase):
             os.write(device.stdin.fileno(), b"\x40\x03\x00\x01\xb2ps\x01d\xff1")
             self.assertEqual(os.read(device.stdout.fileno(), 2000)[:2], b"\x60\x44")
             threading.Thread(target=self.serve, args=(device,), daemon=True).start()
+            self.asked("dev-dtls", "dtls")
+            harness.until(lambda: self.server.metric("tidegate_dtls_associations", state="parked") == 1, "it sleeps")
             self.asked("dev-dtls", "dtls")
         finally:
             device.kill()
