@@ -102,7 +102,7 @@ impl Auth {
     /// no client id gets it.
     pub fn client_id(&self, facts: &Facts, rules: &ListenerRules) -> Option<Arc<str>> {
         if let Some(identity) = &facts.psk {
-            return self.state.read().psk.find(identity.as_bytes()).map(|e| e.client_id.into());
+            return self.device(identity);
         }
         // Elsewhere a certificate is a user's, who may have many clients.
         let name = rules.certified(facts).ok()?.filter(|_| facts.transport == Transport::Dtls)?;
@@ -113,6 +113,11 @@ impl Auth {
     pub fn psk_keys(&self, now: Now, identity: &[u8]) -> Option<(Key, Option<Key>)> {
         let offer = self.state.read().psk.offer(now.wall_ms, &self.fallback, identity);
         offer.is_known.then_some((offer.key, offer.other))
+    }
+
+    /// The client id that a pre-shared key's identity stands for.
+    pub fn device(&self, identity: &str) -> Option<Arc<str>> {
+        self.state.read().psk.find(identity.as_bytes()).map(|e| e.client_id.into())
     }
 
     /// What to shake hands with whoever says `identity` there. Where two keys are valid, the one that failed from this address

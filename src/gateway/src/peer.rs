@@ -133,6 +133,10 @@ labelled! {
         TransportError = "transport_error",
         /// TLS: handshake or record failed.
         Tls = "tls",
+        /// TLS: an identity that has no pre-shared key.
+        PskIdentity = "psk_identity",
+        /// TLS: the peer's pre-shared key is another one.
+        PskKey = "psk_key",
         /// WebSocket or HTTP: not what was expected.
         WebSocket = "websocket",
         /// PROXY header missing or malformed.

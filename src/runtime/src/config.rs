@@ -141,6 +141,8 @@ pub struct ListenerSetup {
     pub carrier: Carrier,
     /// TLS, if any.
     pub tls: Option<Tls>,
+    /// TLS with pre-shared keys, if any.
+    pub psk_tls: Option<PskTls>,
     /// WebSocket, if any.
     pub websocket: Option<WebSocket>,
     /// DTLS, if any.
@@ -176,6 +178,13 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// With `client_ca`: whether a client must have one.
     pub require_client_certificate: bool,
+    /// Whether TLS 1.2 is refused.
+    pub only_1_3: bool,
+}
+
+/// A listener's TLS with pre-shared keys in place of certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PskTls {
     /// Whether TLS 1.2 is refused.
     pub only_1_3: bool,
 }
@@ -331,11 +340,11 @@ impl ListenerSetup {
             s.mistake(place, "bind", "is missing: where to listen, such as \"[::]:1883\"");
         }
         let carrier = read_carrier(carriers, &mut s);
-        let (tls, websocket, proxy_protocol) = match carrier {
+        let ((tls, psk_tls), websocket, proxy_protocol) = match carrier {
             Carrier::Stream => {
                 (read_tls(&mut s), read_websocket(protocol, &mut s), s.flag("proxy_protocol", false))
             }
-            Carrier::Datagram => (None, None, false),
+            Carrier::Datagram => ((None, None), None, false),
         };
         let dtls = match carrier {
             Carrier::Stream => None,
@@ -362,6 +371,7 @@ impl ListenerSetup {
             bind: bind?,
             carrier,
             tls,
+            psk_tls,
             websocket,
             dtls,
             groups,
@@ -422,30 +432,40 @@ fn read_mountpoint(kind: &Kind) -> Result<String, String> {
     }
 }
 
-fn read_tls(s: &mut Section<'_>) -> Option<Tls> {
+/// Certificates or pre-shared keys: what serves the one cannot serve the other.
+fn read_tls(s: &mut Section<'_>) -> (Option<Tls>, Option<PskTls>) {
     if !s.has("tls") {
         s.take("tls");
-        return None;
+        return (None, None);
     }
     let mut s = s.section("tls");
-    let mut path = |key: &'static str| match s.text(key) {
-        Some(t) => Some(PathBuf::from(t)),
-        None => {
+    let psk = s.flag("psk", false);
+    let mut path = |key: &'static str| match (s.text(key), psk) {
+        (Some(t), false) => Some(PathBuf::from(t)),
+        (None, true) => None,
+        (given, _) => {
             let place = s.place().clone();
-            s.mistake(place, key, "is missing: a PEM file");
+            let both = "with psk = true there are no certificates: these need a listener of their own";
+            s.mistake(place, key, if given.is_some() { both } else { "is missing: a PEM file" });
             None
         }
     };
     let (certificate, key) = (path("certificate"), path("key"));
     let client_ca = s.text("client_ca").map(PathBuf::from);
     let require_client_certificate = s.flag("require_client_certificate", false);
-    if require_client_certificate && client_ca.is_none() {
-        let place = s.place().clone();
+    let place = s.place().clone();
+    if psk && client_ca.is_some() {
+        s.mistake(place, "client_ca", "with psk = true there are no certificates");
+    } else if require_client_certificate && client_ca.is_none() {
         s.mistake(place, "require_client_certificate", "needs client_ca: the authorities to accept");
     }
     let only_1_3 = s.choice("min_version", false, &[("1.2", false), ("1.3", true)]);
     s.finish();
-    Some(Tls { certificate: certificate?, key: key?, client_ca, require_client_certificate, only_1_3 })
+    if psk {
+        return (None, Some(PskTls { only_1_3 }));
+    }
+    let (Some(certificate), Some(key)) = (certificate, key) else { return (None, None) };
+    (Some(Tls { certificate, key, client_ca, require_client_certificate, only_1_3 }), None)
 }
 
 fn read_dtls(s: &mut Section<'_>) -> Option<Dtls> {

@@ -160,8 +160,8 @@ pub fn facts(port: &Arc<Port>, address: SocketAddr, learnt: Option<&Learnt>) -> 
         certificate: learnt.and_then(|l| l.certificate.clone()),
         path: learnt.and_then(|l| l.path.clone()),
         subprotocol: learnt.and_then(|l| l.subprotocol.clone()),
-        psk: None,
-        client_id: None,
+        psk: learnt.and_then(|l| l.psk.clone()),
+        client_id: learnt.and_then(|l| l.client_id.clone()),
         is_direct,
     }
 }

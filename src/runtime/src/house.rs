@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{Limits, ListenerSetup};
+use crate::layer::psk_tls::PskConfig;
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Port {
     pub factory: Arc<dyn Factory>,
     /// Its certificates, replaced on reload.
     pub tls: Option<Arc<TlsConfig>>,
+    /// Its TLS with pre-shared keys.
+    pub psk_tls: Option<PskConfig>,
     /// Conversations open now.
     pub open: AtomicUsize,
     /// DTLS associations: active, parked, half open.
@@ -40,13 +43,14 @@ pub struct Port {
 impl Port {
     /// What carries its conversations.
     pub fn transport(&self, is_datagram: bool) -> Transport {
-        match (is_datagram, &self.setup.tls, &self.setup.websocket) {
+        let is_secure = self.setup.tls.is_some() || self.setup.psk_tls.is_some();
+        match (is_datagram, is_secure, self.setup.websocket.is_some()) {
             (true, ..) if self.setup.dtls.is_some() => Transport::Dtls,
             (true, ..) => Transport::Udp,
-            (_, None, None) => Transport::Tcp,
-            (_, Some(_), None) => Transport::Tls,
-            (_, None, Some(_)) => Transport::WebSocket,
-            (_, Some(_), Some(_)) => Transport::SecureWebSocket,
+            (_, false, false) => Transport::Tcp,
+            (_, true, false) => Transport::Tls,
+            (_, false, true) => Transport::WebSocket,
+            (_, true, true) => Transport::SecureWebSocket,
         }
     }
 

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use gateway::{Certificate, Close, Now};
 
-use crate::house::Port;
+use crate::house::{House, Port};
 
 mod certificate;
 pub mod proxy;
+pub mod psk_tls;
 pub mod tls;
 pub mod websocket;
 
@@ -53,6 +54,10 @@ pub struct Learnt {
     pub address: Option<SocketAddr>,
     /// The client's certificate, verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// The identity of the pre-shared key that it has proven, and the client id that goes with it.
+    pub psk: Option<Arc<str>>,
+    /// See there.
+    pub client_id: Option<Arc<str>>,
     /// Path and query of the WebSocket request.
     pub path: Option<Box<str>>,
     /// The WebSocket subprotocol agreed on.
@@ -72,13 +77,16 @@ pub struct Stack {
 
 impl Stack {
     /// The layers that the port's configuration asks for; None if it is plain TCP.
-    pub fn build(port: &Port) -> Option<Stack> {
+    pub fn build(house: &Arc<House>, port: &Port, address: SocketAddr) -> Option<Stack> {
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         if port.setup.proxy_protocol {
             layers.push(Box::new(proxy::Proxy::default()));
         }
         if let Some(tls) = &port.tls {
             layers.push(tls.accept());
+        }
+        if let Some(tls) = &port.psk_tls {
+            layers.push(tls.accept(house.clone(), address.ip()));
         }
         if let Some(websocket) = &port.setup.websocket {
             layers.push(Box::new(websocket::WebSocket::new(websocket, port.facts.protocol)));

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::{Carrier, Durability, ListenerSetup, Setup, StoreSetup};
 use crate::house::{House, Port, Traces};
+use crate::layer::psk_tls::PskConfig;
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
@@ -256,6 +257,8 @@ fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
     if let Some(dtls) = &setup.dtls {
         datagram::check(dtls).map_err(|e| cannot("DTLS", &e))?;
     }
+    let psk_tls = setup.psk_tls.map(|tls| PskConfig::new(tls, setup.protocol).map_err(|e| cannot("TLS", &e)));
+    let psk_tls = psk_tls.transpose()?;
     let facts = Arc::new(Listener {
         name: setup.name.as_str().into(),
         protocol: setup.protocol,
@@ -268,6 +271,7 @@ fn open(gate: Gate) -> Result<(Arc<Port>, Socket), StartError> {
             setup,
             factory,
             tls,
+            psk_tls,
             open: AtomicUsize::new(0),
             associations: Default::default(),
         }),

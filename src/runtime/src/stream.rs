@@ -258,7 +258,7 @@ impl Streams {
         }
         self.generation = self.generation.wrapping_add(1);
         let peer = Peer { slot, generation: self.generation };
-        let layers = Stack::build(&port).map(|stack| {
+        let layers = Stack::build(&self.desk.house, &port, address).map(|stack| {
             Box::new(Layered { stack, learnt: Learnt::default(), wire: BytesMut::new(), plain: Vec::new() })
         });
         let is_layered = layers.is_some();

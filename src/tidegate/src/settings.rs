@@ -232,6 +232,25 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_has_certificates_or_pre_shared_keys() {
+        let read = |text: &str| {
+            settings(&format!("[mqtt.listeners.a]\nbind = \"[::]:1\"\n[mqtt.listeners.a.tls]\n{text}\n"))
+        };
+        let (found, mistakes) = read("psk = true\nmin_version = \"1.3\"");
+        assert_eq!(mistakes, [""; 0]);
+        let setup = &found.gates[0].setup;
+        assert!(setup.tls.is_none() && setup.psk_tls.is_some_and(|tls| tls.only_1_3));
+        for (text, mistake) in [
+            ("psk = true\nkey = \"k.pem\"", "tls.key: with psk = true there are no certificates"),
+            ("psk = true\nclient_ca = \"c.pem\"", "tls.client_ca: with psk = true there are no certificates"),
+            ("certificate = \"c.pem\"", "tls.key: is missing: a PEM file"),
+        ] {
+            let (_, mistakes) = read(text);
+            assert!(mistakes.len() == 1 && mistakes[0].contains(mistake), "{mistakes:?}");
+        }
+    }
+
+    #[test]
     fn a_level_that_nothing_has_is_a_mistake() {
         let (_, mistakes) = settings("[log]\nlevel = \"loud\"\n");
         assert!(mistakes[0].starts_with("t.toml:2: log.level: \"loud\" is neither"), "{mistakes:?}");

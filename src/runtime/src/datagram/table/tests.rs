@@ -23,6 +23,7 @@ fn table(max_connections: usize) -> Table {
         bind: at(1),
         carrier: Carrier::Datagram,
         tls: None,
+        psk_tls: None,
         websocket: None,
         dtls: None,
         groups: Vec::new(),
@@ -41,6 +42,7 @@ fn table(max_connections: usize) -> Table {
         setup,
         factory,
         tls: None,
+        psk_tls: None,
         open: AtomicUsize::new(0),
         associations: Default::default(),
     }))
