@@ -245,7 +245,9 @@ impl Coap {
 
     /// Whose answer it is: the token that it bears was sent to that peer alone. One from elsewhere has moved here.
     fn whose(&mut self, now: Now, from: Peer, answer: &Message, out: &mut Outbox) -> Peer {
-        let Some(&known) = self.asked.get(&answer.token).filter(|known| **known != from) else { return from };
+        let is_sealed = self.peers.get(&from).is_some_and(|c| c.is_sealed);
+        let known = self.asked.get(&answer.token).filter(|known| **known != from && !is_sealed);
+        let Some(&known) = known else { return from };
         self.rebind(now, known, from, out);
         known
     }

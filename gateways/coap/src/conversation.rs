@@ -169,6 +169,8 @@ pub(crate) struct Conversation {
     pub(crate) is_kept: bool,
     /// A token that its client is told when it is kept.
     pub(crate) shown: Option<String>,
+    /// What is sent to it is sealed for its association: another peer that shows its token does not hold the keys.
+    pub(crate) is_sealed: bool,
     /// Where the peer may be by now.
     pub(crate) candidate: Option<SocketAddr>,
     /// Message ids of probes, and where they went.
@@ -229,6 +231,7 @@ impl Conversation {
             credential: None,
             is_kept: false,
             shown: None,
+            is_sealed: false,
             candidate: None,
             probes: Vec::new(),
             cut_short: None,

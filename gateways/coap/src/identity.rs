@@ -27,7 +27,7 @@ const UNKNOWN: u16 = 0x8000;
 impl Coap {
     /// The conversation that a request's client id and token prove it to belong to, if that is another one of this socket.
     pub(crate) fn find(&self, peer: Peer, request: &Message) -> Option<Peer> {
-        if self.named.is_empty() {
+        if self.named.is_empty() || self.peers.get(&peer)?.is_sealed {
             return None;
         }
         let query = |names: [&str; 2]| {
@@ -103,7 +103,7 @@ impl Coap {
     /// the same host: NAT has rebound between the message and its acknowledgement. Only named sessions move like this; what
     /// somebody else at that host could do by guessing is to take one message for delivered.
     pub(crate) fn claimed(&self, stranger: Peer, id: u16) -> Option<Peer> {
-        let from = self.peers.get(&stranger)?.address.ip();
+        let from = self.peers.get(&stranger).filter(|c| !c.is_sealed)?.address.ip();
         self.claims.get(&(from, id)).copied().filter(|peer| *peer != stranger)
     }
 

@@ -399,6 +399,7 @@ impl Gateway for Coap {
         conversation.credential.clone_from(&facts.client_id);
         // A handshake has been there and back.
         conversation.is_verified = facts.transport != Transport::Udp;
+        conversation.is_sealed = facts.transport == Transport::Dtls;
         self.peers.insert(peer, Box::new(conversation));
         self.stream = Stream::new(now, facts.transport, &self.config);
         if self.stream.is_some() {

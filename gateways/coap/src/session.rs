@@ -63,7 +63,8 @@ impl Coap {
         if let Some(token) = &who.token {
             let is_theirs =
                 c.who.client_id == who.client_id && c.token.as_ref().is_some_and(|t| is_same(t, token));
-            if !is_theirs && who.client_id.as_deref().is_some_and(|id| self.named.contains_key(id)) {
+            let is_anothers = who.client_id.as_deref().is_some_and(|id| self.named.contains_key(id));
+            if !is_theirs && is_anothers && !c.is_sealed {
                 return unauthorised("client id and token do not belong together");
             }
             if !is_theirs {

@@ -267,3 +267,25 @@ fn a_probe_of_a_peer_that_is_where_it_was_proves_nothing() {
     b.send(&Message::empty(Kind::Rst, probe.id));
     assert!(b.reached.is_empty());
 }
+
+#[test]
+fn a_token_over_another_association_is_a_new_beginning_and_no_move() {
+    // What is sealed for the first association cannot be read by who holds the second.
+    let dtls = |address| Facts { transport: Transport::Dtls, ..facts(address, None) };
+    let mut b = bench_of(&dtls("192.0.2.1:9"), Config::default());
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let second = Peer { slot: 2, generation: 1 };
+    b.machine.opened(b.now, second, &dtls("192.0.2.1:10"), &mut b.out);
+    let mut bytes = Vec::new();
+    request(Kind::Con, Code::PUT, 7, &["ps", "a"], &query).encode(&mut bytes);
+    b.machine.input(b.now, second, &mut BytesMut::from(&bytes[..]), &mut b.out).unwrap();
+    let connect = b.out.actions.iter().find_map(|a| match a {
+        Action::Connect(peer, _, connect) => Some((*peer, connect.token.is_some())),
+        _ => None,
+    });
+    assert_eq!(connect, Some((second, true)));
+    assert_eq!(b.run()[0].code, Code::CHANGED);
+    assert!(b.rebound.is_empty());
+}
