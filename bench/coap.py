@@ -23,14 +23,31 @@ from run import HERE, enter_namespace, pinned
 
 ADDRESS = ("127.0.0.1", 18840)
 AT = f"{ADDRESS[0]}:{ADDRESS[1]}"
-SERVERS = ["libcoap", "echo", "echo-16", "tidegate"]
+# libcoap's servers take the port after that of UDP for DTLS.
+DTLS_AT = f"{ADDRESS[0]}:{ADDRESS[1] + 1}"
+SERVERS = ["libcoap", "echo", "echo-16", "tidegate", "tidegate-sync"]
+PLAIN = SERVERS[:4]
+DEVICES = 106_000
 # name: (title, servers)
 RUNS = {
-    "con-put": ("CON PUT", SERVERS),
+    "con-put": ("CON PUT", PLAIN),
     "con-put-observed": ("CON PUT, each topic observed (NON)", ["libcoap", "tidegate"]),
     "con-put-mqtt": ("CON PUT to an MQTT subscriber", ["tidegate"]),
-    "non-put": ("NON PUT", SERVERS),
+    "non-put": ("NON PUT", PLAIN),
     "con-get": ("CON GET of a kept value", ["libcoap", "tidegate"]),
+    "dtls-con-put": ("CON PUT over DTLS, PSK, AES-128-CCM-8", ["libcoap", "tidegate", "tidegate-sync"]),
+    "dtls-handshakes": ("DTLS handshakes, PSK, AES-128-CCM-8", ["libcoap", "tidegate", "tidegate-sync"]),
+}
+# Not among the usual ones: resident bytes of associations.
+MEMORY_RUNS = {
+    f"dtls-{what}-{count}": (f"{count:,} associations, {title}", servers)
+    for what, title, servers in [
+        ("layer-active", "the DTLS layer alone", ["tidegate"]),
+        ("layer-parked", "the DTLS layer alone, parked", ["tidegate"]),
+        ("active", "with session", ["libcoap", "tidegate"]),
+        ("parked", "with session, parked", ["tidegate"]),
+    ]
+    for count in (1_000, 10_000, 100_000)
 }
 
 # Message ids are remembered for 247 s. The usual bounds stand for 2,000 requests a second; here come 100,000.
@@ -43,8 +60,10 @@ level = "error"
 bind = "off"
 [admin]
 socket = "off"
+[auth]
+psk = "psk"
 [store]
-durability = "memory"
+durability = "{durability}"
 [mqtt.listeners.tcp]
 bind = "{at}"
 anonymous = "always"
@@ -53,9 +72,17 @@ enabled = false
 [coap]
 max_exchanges = 65536
 max_exchanges_total = 20000000
+idle_timeout = "{idle}"
 [coap.listeners.udp]
 bind = "{at}"
 anonymous = "always"
+"""
+DTLS = """\
+[coap.listeners.dtls]
+bind = "{at}"
+[coap.listeners.dtls.dtls]
+psk = true
+park_after = "{park_after}"
 """
 
 
@@ -63,7 +90,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
-    p.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    p.add_argument("--runs", nargs="+", choices=[*RUNS, *MEMORY_RUNS], default=list(RUNS))
     p.add_argument("--times", nargs=2, default=["1", "3"], metavar=("WARM_UP", "MEASURED"), help="seconds")
     p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "coap.jsonl")
     p.add_argument("--table", type=pathlib.Path, help="write the Markdown table here too")
@@ -71,16 +98,33 @@ def arguments():
     p.add_argument("--bin", type=pathlib.Path, default=HERE / "target" / "release", help="folder of coap and echo")
     p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
     p.add_argument("--libcoap", default=shutil.which("coap-server-notls") or "coap-server-notls")
+    p.add_argument("--libcoap-dtls", default=shutil.which("coap-server-openssl") or "coap-server-openssl")
     return p.parse_args()
 
 
-def server_command(name, options, folder):
+def server_command(name, run, options, folder):
+    """What starts a server with its files in `folder`."""
+    is_dtls = run.startswith("dtls-")
     if name == "libcoap":
-        return [options.libcoap, "-A", ADDRESS[0], "-p", str(ADDRESS[1]), "-d", "1000", "-v", "0"]
+        command = [options.libcoap_dtls if is_dtls else options.libcoap]
+        command += ["-A", ADDRESS[0], "-p", str(ADDRESS[1]), "-d", "1000", "-v", "0"]
+        if is_dtls:
+            # It looks through the file from its beginning for every handshake.
+            (folder / "psk").write_text("".join(f"h,dev{i},{i:016}\n" for i in range(10_100)))
+            command += ["-k", "unused", "-h", "h", "-i", "psk"]
+        return command
     if name.startswith("echo"):
         return [str(options.bin / "echo"), AT, *name.split("-")[1:]]
+    is_parked = run.startswith("dtls-parked")
+    values = {"durability": "sync" if name.endswith("-sync") else "memory", "idle": "1 s" if is_parked else "5 min"}
+    text = TIDEGATE.format(at=AT, **values)
+    if is_dtls:
+        text += DTLS.format(at=DTLS_AT, park_after="1 s" if is_parked else "1 h")
+        devices = ((f"dev{i}", f"{i:016}".encode().hex()) for i in range(DEVICES))
+        (folder / "psk").write_text("".join(f"{name} {name} - {key}\n" for name, key in devices))
+        (folder / "psk").chmod(0o600)
     config = folder / "tidegate.toml"
-    config.write_text(TIDEGATE.format(at=AT))
+    config.write_text(text)
     return [options.tidegate, "--config", str(config), "--data", str(folder)]
 
 
@@ -107,11 +151,11 @@ def one_run(server, run, options):
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         folder = pathlib.Path(folder)
         with open(folder / "log", "w") as log:
-            command = pinned(0, server_command(server, options, folder))
+            command = pinned(0, server_command(server, run, options, folder))
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
             wait_until_answered(process)
-            load = [str(options.bin / "coap"), run, AT, str(process.pid), *options.times]
+            load = [str(options.bin / "coap"), run, DTLS_AT if run.startswith("dtls-") else AT, str(process.pid), *options.times]
             done = subprocess.run(pinned(1, load), capture_output=True, text=True, timeout=300)
             if done.returncode != 0:
                 raise RuntimeError(done.stderr.strip())
@@ -133,7 +177,7 @@ def make_runs(options):
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for number in range(options.rounds):
         for run in options.runs:
-            servers = [s for s in options.servers if s in RUNS[run][1]]
+            servers = [s for s in options.servers if s in (RUNS | MEMORY_RUNS)[run][1]]
             turn = number % max(len(servers), 1)
             for server in servers[turn:] + servers[:turn]:
                 result = one_run(server, run, options)
@@ -157,15 +201,15 @@ def cell(results, field, digits):
 def table(results):
     servers = [s for s in SERVERS if any(r["server"] == s for r in results)]
     for r in results:
-        r["notified_each"] = r["notified"] / r["answered"]
+        r["notified_each"] = r["notified"] / r["answered"] if r.get("notified") else 0
     lines = [f"| run | figure | {' | '.join(servers)} |", "|---|---|" + "---|" * len(servers)]
-    for field, what, digits in [("cpu_s_per_million", "CPU s per million", 2), ("per_second", "requests/s", 0), ("notified_each", "deliveries a request", 2)]:
-        for run, (title, _) in RUNS.items():
-            of = {s: [r for r in results if (r["server"], r["run"]) == (s, run) and r[field]] for s in servers}
+    for field, what, digits in [("cpu_s_per_million", "CPU s per million", 2), ("per_second", "requests/s", 0), ("notified_each", "deliveries a request", 2), ("bytes_each", "bytes each", 0)]:
+        for run, (title, _) in (RUNS | MEMORY_RUNS).items():
+            of = {s: [r for r in results if (r["server"], r["run"]) == (s, run) and r.get(field)] for s in servers}
             if any(of.values()):
                 lines.append(f"| {title} | {what} | {' | '.join(cell(of[s], field, digits) for s in servers)} |")
     for server in servers:
-        those = [r for r in results if r["server"] == server and (r["refused"] or r["repeated"])]
+        those = [r for r in results if r["server"] == server and (r.get("refused") or r.get("repeated"))]
         if those:
             texts = [f"{r['run']}: {r['refused']} refused, {r['repeated']} sent again" for r in those]
             lines.append(f"\n{server}: {'; '.join(texts)}.")

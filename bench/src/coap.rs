@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Failure;
 use crate::clients::Clients;
 use crate::cost::Process;
+use crate::dtls::{Clock, open};
 use crate::packets::kind;
 use crate::wait::Wait;
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub method: Method,
     /// Whether requests are Confirmable.
     pub is_confirmable: bool,
+    /// Whether each client speaks DTLS, as device of its number.
+    pub is_secure: bool,
     /// Who gets what is put.
     pub audience: Audience,
     /// Bytes of a payload.
@@ -84,6 +87,7 @@ const OBSERVERS: usize = 1 << 32;
 
 struct Client {
     socket: UdpSocket,
+    secure: Option<(::dtls::Client, Clock)>,
     request: Vec<u8>,
     sequence: u16,
     sent: Instant,
@@ -110,6 +114,8 @@ impl Client {
     fn new(server: SocketAddr, index: usize, plan: &Plan) -> Result<Client, Failure> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(server)?;
+        let clock = Clock::start();
+        let secure = if plan.is_secure { Some((open(&socket, index, clock)?, clock)) } else { None };
         let (name, kind) = (index.to_string(), if plan.is_confirmable { CON } else { NON });
         let path: [(u16, &[u8]); 3] = [(URI_PATH, b"ps"), (URI_PATH, b"bench"), (URI_PATH, name.as_bytes())];
         if plan.method == Method::Get || plan.audience == Audience::Observers {
@@ -129,7 +135,7 @@ impl Client {
             Method::Put => message(kind, PUT, &path, &vec![b'x'; plan.payload]),
             Method::Get => message(kind, GET, &path, &[]),
         };
-        let mut client = Client { socket, request, sequence: index as u16, sent: Instant::now() };
+        let mut client = Client { socket, secure, request, sequence: index as u16, sent: Instant::now() };
         client.request[4..6].copy_from_slice(&(index as u16).to_be_bytes());
         Ok(client)
     }
@@ -146,7 +152,11 @@ impl Client {
     /// The last request, again.
     fn repeat(&mut self, now: Instant) -> Result<(), Failure> {
         self.sent = now;
-        match self.socket.send(&self.request) {
+        let sent = match &mut self.secure {
+            Some((secure, clock)) => self.socket.send(&secure.seal(clock.now(), &self.request)?),
+            None => self.socket.send(&self.request),
+        };
+        match sent {
             Ok(_) => Ok(()),
             // It will be sent again.
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -155,20 +165,28 @@ impl Client {
     }
 
     /// Takes what came; the class of the answer to the last request, if it is that.
-    fn receive(&self, buffer: &mut [u8]) -> Result<Option<u8>, Failure> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<u8>, Failure> {
         let n = match self.socket.recv(buffer) {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let came = &buffer[..n];
+        let (mut came, mut payloads) = (&buffer[..n], vec![]);
+        if let Some((secure, clock)) = &mut self.secure {
+            secure.receive(clock.now(), came, &mut vec![], &mut payloads)?;
+            came = payloads.first().map_or(&[], |p| p);
+        }
         // An empty acknowledgement: the answer follows.
-        if n < HEAD || came[4..8] != self.request[4..8] {
+        if came.len() < HEAD || came[4..8] != self.request[4..8] {
             return Ok(None);
         }
         // A bare echo is a Confirmable message too, but no response.
         if came[0] >> 4 & 3 == CON && came[1] >> 5 != 0 {
-            self.socket.send(&acknowledgement(came))?;
+            let answer = acknowledgement(came);
+            match &mut self.secure {
+                Some((secure, clock)) => self.socket.send(&secure.seal(clock.now(), &answer)?)?,
+                None => self.socket.send(&answer)?,
+            };
         }
         Ok(Some(came[1] >> 5))
     }
@@ -325,6 +343,7 @@ mod tests {
         clients: 3,
         method: Method::Put,
         is_confirmable: true,
+        is_secure: false,
         audience: Audience::None,
         payload: 20,
         warm_up: Duration::ZERO,

@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod coap;
 pub mod cost;
+pub mod dtls;
 pub mod durable;
 pub mod idle;
 pub mod packets;
