@@ -107,7 +107,7 @@ impl Failure {
                 "the request cannot be sent: path, query or an option is too long or reserved"
             }
             Failure::TooLarge => "the payload is too large",
-            Failure::Busy => "too many requests wait for this device",
+            Failure::Busy => "too many requests wait for answers",
             Failure::Unreachable => "the device does not acknowledge the request",
             Failure::Rejected => "the device has rejected the request with a Reset",
             Failure::Timeout => "the device has not answered in time",

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gateway::{Delivery, Filter, Message, Peer, Properties, Qos, Subscribe};
+use gateway::{Delivery, Failure, Filter, Message, Peer, Properties, Qos, Subscribe};
 use router::Attachment;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
@@ -72,9 +72,9 @@ pub(crate) async fn serve(house: Arc<House>) {
             if running.len() < MAX_RUNNING {
                 running.spawn(serve_one(house.clone(), published));
             } else {
-                let mut answer = Map::new();
-                answer.insert("error".into(), "too many requests are under way".into());
-                reply(&house, &published, id(&published), answer);
+                let outcome = Err(Failure::Busy);
+                house.metrics.asked(&outcome);
+                reply(&house, &published, id(&published), json::encode(&outcome));
             }
         }
         if !has_more {
