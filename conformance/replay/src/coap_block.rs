@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use coap::block::{Block, Download, Progress, Room, Szx, Upload, slice};
-use coap::body::{Bodies, From, Limits, Taken, Wrong};
+use coap::body::{Bodies, Budget, From, Limits, Taken, Wrong};
 use coap::frame::{Code, Kind, Message};
 use coap::options::{BLOCK1, BLOCK2, CONTENT_FORMAT, ETAG, REQUEST_TAG, SIZE1, URI_PATH};
 use gateway::Instant;
 use wire::{Reader, Short};
 
-const LIMITS: Limits = Limits { body: 700, peer: 1_500, all: 3_000, lifetime: Duration::from_secs(247) };
+const LIMITS: Limits =
+    Limits { body: 700, peer: 1_500, all: 3_000, unverified: 2_000, lifetime: Duration::from_secs(247) };
 
 /// Plays `data`.
 pub fn play(data: &[u8]) {
@@ -42,7 +43,7 @@ fn room(payload: u16) -> Room {
 }
 
 fn collect(r: &mut Reader<'_>) {
-    let (mut all, mut now) = (Bodies::new(LIMITS), Instant::default());
+    let (mut all, mut now) = (Bodies::new(LIMITS, Budget::default()), Instant::default());
     let mut model: HashMap<(u8, u8), Vec<u8>> = HashMap::new();
     while let Ok(op) = r.u8() {
         let peer = op & 3;
@@ -181,7 +182,7 @@ fn download(r: &mut Reader<'_>) {
 fn there_and_back(r: &mut Reader<'_>) -> Result<(), Short> {
     let (length, there, here) = (usize::from(r.u16()?) % LIMITS.body, room(r.u16()?), room(r.u16()?));
     let body: Vec<u8> = (0..length).map(|n| (n * 7) as u8).collect();
-    let (mut all, from) = (Bodies::new(LIMITS), From { peer: 1, is_verified: true });
+    let (mut all, from) = (Bodies::new(LIMITS, Budget::default()), From { peer: 1, is_verified: true });
     let mut upload = Upload::new(body.clone().into(), there);
     let arrived = loop {
         let (block, part) = upload.block();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use gateway::{Action, DeliveryId, Instant, Message as Published, Now, Outbox, Peer, Settle};
 
 use crate::block::{Asked, Block, PastEnd, Room, Szx, slice};
-use crate::body::{self, Taken, Wrong};
+use crate::body::{self, Budget, Taken, Wrong};
 use crate::exchange::EXCHANGE_LIFETIME;
 use crate::frame::{Code, Message};
 use crate::options::{BLOCK1, BLOCK2, CONTENT_FORMAT, ETAG, OBSERVE, SIZE1, SIZE2};
@@ -54,15 +54,28 @@ impl AsRef<Resource> for Resource {
     }
 }
 
-/// The bounds of bodies that come, and of those that go.
+/// What the machines of a gateway have together for bodies that come, and for those that go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Budgets {
+    pub(crate) bodies: Budget,
+    pub(crate) served: Budget,
+}
+
+/// The bounds of bodies that come.
 pub(crate) fn limits(config: &Config) -> body::Limits {
     body::Limits {
         body: config.max_body_size,
         // One of the largest with its options.
         peer: config.max_body_size + 65_536,
         all: config.max_reassembly,
+        unverified: config.max_reassembly / 2,
         lifetime: EXCHANGE_LIFETIME,
     }
+}
+
+/// The bounds of bodies that go: all of them make room for each other.
+pub(crate) fn limits_served(config: &Config) -> body::Limits {
+    body::Limits { unverified: config.max_reassembly, ..limits(config) }
 }
 
 /// Whether the operation takes a body, which may come in blocks.

@@ -21,7 +21,7 @@ use crate::frame::{Code, Message};
 use crate::options::{BLOCK1, BLOCK2, CONTENT_FORMAT, OBSERVE, SIZE1};
 use crate::shelf::Shelf;
 
-pub use crate::shelf::Limits;
+pub use crate::shelf::{Budget, Limits};
 
 /// Bytes that a transfer costs beside its body.
 const OVERHEAD: usize = 256;
@@ -93,9 +93,9 @@ pub struct Bodies<P> {
 }
 
 impl<P: Copy + Ord + Hash> Bodies<P> {
-    /// None is on its way.
-    pub fn new(limits: Limits) -> Bodies<P> {
-        Bodies { shelf: Shelf::new(limits) }
+    /// None is on its way. `budget` is what counts against [`Limits::all`].
+    pub fn new(limits: Limits, budget: Budget) -> Bodies<P> {
+        Bodies { shelf: Shelf::new(limits, budget) }
     }
 
     /// Takes one block. `room` is what the peer is asked to send in one message from now on.

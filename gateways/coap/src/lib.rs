@@ -44,7 +44,7 @@ use gateway::{
 pub use config::{Config, NotifyType};
 
 use block::{Block, Szx};
-use blockwise::Resource;
+use blockwise::{Budgets, Resource};
 use body::Bodies;
 use conversation::{Conversation, Step};
 use frame::{Code, Kind, Malformed, Message, Token};
@@ -60,18 +60,19 @@ pub type Random = Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>;
 pub struct CoapFactory {
     config: Arc<Config>,
     random: Random,
+    budgets: Budgets,
 }
 
 impl CoapFactory {
     /// Machines with this configuration and randomness.
     pub fn new(config: Config, random: Random) -> CoapFactory {
-        CoapFactory { config: Arc::new(config), random }
+        CoapFactory { config: Arc::new(config), random, budgets: Budgets::default() }
     }
 }
 
 impl Factory for CoapFactory {
     fn build(&self) -> Box<dyn Gateway> {
-        Box::new(Coap::new(self.config.clone(), self.random.clone()))
+        Box::new(Coap::sharing(self.config.clone(), self.random.clone(), self.budgets.clone()))
     }
 
     fn request_topic(&self) -> Option<&str> {
@@ -143,7 +144,12 @@ fn code(why: Refusal) -> Code {
 impl Coap {
     /// A machine without peers.
     pub fn new(config: Arc<Config>, random: Random) -> Coap {
-        let limits = blockwise::limits(&config);
+        Coap::sharing(config, random, Budgets::default())
+    }
+
+    fn sharing(config: Arc<Config>, random: Random, budgets: Budgets) -> Coap {
+        let bodies = Bodies::new(blockwise::limits(&config), budgets.bodies);
+        let served = Shelf::new(blockwise::limits_served(&config), budgets.served);
         Coap {
             config,
             random,
@@ -152,8 +158,8 @@ impl Coap {
             claims: HashMap::new(),
             deadlines: Deadlines::default(),
             remembered: 0,
-            bodies: Bodies::new(limits),
-            served: Shelf::new(limits),
+            bodies,
+            served,
             asked: HashMap::new(),
             collected: 0,
             tickets: 0,

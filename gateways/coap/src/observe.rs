@@ -203,17 +203,17 @@ impl Coap {
         if self.is_open_to_spoofing(peer) {
             self.ping(now, peer, out);
         }
-        let mut is_confirmed = false;
+        let mut is_settled_later = false;
         for token in tokens {
-            is_confirmed |= self.notify_one(now, peer, token, d, out);
+            is_settled_later |= self.notify_one(now, peer, token, d, out);
         }
         // Sent Non-confirmable for all it is worth: nothing more will be heard of it.
-        if let (false, Some(id)) = (is_confirmed, d.id) {
+        if let (false, Some(id)) = (is_settled_later, d.id) {
             out.act(Action::Settle(peer, id, Settle::Done));
         }
     }
 
-    /// Returns whether the notification is Confirmable.
+    /// Returns whether the delivery is settled later.
     fn notify_one(&mut self, now: Now, peer: Peer, token: Token, d: &Delivery<'_>, out: &mut Outbox) -> bool {
         let notify_type = self.config.notify_type;
         let (is_unproven, is_stream) = (self.is_open_to_spoofing(peer), self.stream.is_some());

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gateway::Instant;
@@ -16,8 +18,31 @@ pub struct Limits {
     pub peer: usize,
     /// Of all that is kept.
     pub all: usize,
+    /// Up to how much of `all` is for those that are not verified.
+    pub unverified: usize,
     /// How long something is kept that is not touched.
     pub lifetime: Duration,
+}
+
+/// Bytes in use that several collections of a gateway count together, for those of streams have one each.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Takes so many bytes; false if then more than `most` were in use.
+    fn take(&self, bytes: usize, most: usize) -> bool {
+        let takes = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= most);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Things of one peer.
@@ -40,6 +65,7 @@ struct Item<K, V> {
 #[derive(Debug)]
 pub(crate) struct Shelf<P, K, V> {
     limits: Limits,
+    budget: Budget,
     peers: HashMap<P, Vec<Item<K, V>>>,
     /// By when they expire: those that are not firm, and those that are.
     order: [BTreeSet<(Instant, u64, P)>; 2],
@@ -48,8 +74,8 @@ pub(crate) struct Shelf<P, K, V> {
 }
 
 impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
-    pub(crate) fn new(limits: Limits) -> Shelf<P, K, V> {
-        Shelf { limits, peers: HashMap::new(), order: Default::default(), used: 0, numbers: 0 }
+    pub(crate) fn new(limits: Limits, budget: Budget) -> Shelf<P, K, V> {
+        Shelf { limits, budget, peers: HashMap::new(), order: Default::default(), used: 0, numbers: 0 }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -100,7 +126,7 @@ impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
         if self.peers.get(&peer).is_some_and(|items| items.len() >= MAX_ITEMS) {
             self.drop_oldest_of(peer, number);
         }
-        if !self.make_room(peer, number, cost) {
+        if !self.make_room(peer, number, cost, is_firm) {
             return false;
         }
         let expires = now + self.limits.lifetime;
@@ -118,7 +144,7 @@ impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
     {
         let expires = now + self.limits.lifetime;
         let Some(number) = self.item(peer, key).map(|i| i.number) else { return false };
-        if more > 0 && !self.make_room(peer, number, more) {
+        if more > 0 && !self.make_room(peer, number, more, is_firm) {
             return false;
         }
         let Some(item) = self.item(peer, key) else { return false };
@@ -144,6 +170,7 @@ impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
     pub(crate) fn forget(&mut self, peer: P) {
         for item in self.peers.remove(&peer).into_iter().flatten() {
             self.used -= item.cost;
+            self.budget.give_back(item.cost);
             self.order[usize::from(item.is_firm)].remove(&(item.expires, item.number, peer));
         }
     }
@@ -173,18 +200,20 @@ impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
             self.peers.remove(&peer);
         }
         self.used -= item.cost;
+        self.budget.give_back(item.cost);
         self.order[usize::from(item.is_firm)].remove(&(item.expires, number, peer));
         Some(item.value)
     }
 
-    /// Makes room for `more` bytes of a peer, but not with the thing of this number.
-    fn make_room(&mut self, peer: P, number: u64, more: usize) -> bool {
+    /// Makes room for `more` bytes of a peer, but not with the thing of this number, and takes them.
+    fn make_room(&mut self, peer: P, number: u64, more: usize, is_firm: bool) -> bool {
+        let most = if is_firm { self.limits.all } else { self.limits.unverified };
         while self.used_by(peer) + more > self.limits.peer {
             if !self.drop_oldest_of(peer, number) {
                 return false;
             }
         }
-        while self.used + more > self.limits.all {
+        while !self.budget.take(more, most) {
             let oldest = self.order[0].iter().find(|(_, n, _)| *n != number).copied();
             match oldest {
                 Some((_, other, of)) => drop(self.take(of, other)),
@@ -204,14 +233,21 @@ impl<P: Copy + Ord + Hash, K: PartialEq, V> Shelf<P, K, V> {
     }
 }
 
+impl<P, K, V> Drop for Shelf<P, K, V> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.used);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { body: 100, peer: 100, all: 250, lifetime: Duration::from_secs(10) };
+    const LIMITS: Limits =
+        Limits { body: 100, peer: 100, all: 250, unverified: 200, lifetime: Duration::from_secs(10) };
 
     fn shelf() -> Shelf<u8, String, u8> {
-        Shelf::new(LIMITS)
+        Shelf::new(LIMITS, Budget::default())
     }
 
     fn at(seconds: u64) -> Instant {
@@ -259,6 +295,34 @@ mod tests {
         assert_eq!(s.used(), 200);
         s.forget(1);
         assert!(put(&mut s, 4, 4, "d", 100, true));
+    }
+
+    #[test]
+    fn what_is_not_firm_leaves_a_part_to_what_is() {
+        let mut s = shelf();
+        for peer in 0..10 {
+            assert!(put(&mut s, u64::from(peer), peer, "a", 50, false));
+            assert!(s.used() <= 200);
+        }
+        assert!(put(&mut s, 10, 10, "a", 50, true));
+        assert_eq!(s.used(), 250);
+    }
+
+    #[test]
+    fn several_of_them_have_one_bound_and_give_back_what_they_took() {
+        let budget = Budget::default();
+        let mut one = Shelf::new(LIMITS, budget.clone());
+        let mut other = Shelf::new(LIMITS, budget.clone());
+        assert!(put(&mut one, 0, 1, "a", 100, true) && put(&mut one, 0, 2, "a", 100, true));
+        assert!(put(&mut other, 0, 1, "a", 50, true));
+        assert!(!put(&mut other, 0, 2, "a", 50, true));
+        assert_eq!(budget.used(), 250);
+        drop(one);
+        assert_eq!(budget.used(), 50);
+        assert!(put(&mut other, 0, 2, "a", 50, true));
+        other.forget(1);
+        other.expire(at(10));
+        assert_eq!((other.used(), budget.used()), (0, 0));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use crate::frame::Kind;
 use crate::options::{ECHO, REQUEST_TAG, URI_PATH};
 
 const ROOM: Room = Room { payload: 1024, szx: Szx::LARGEST };
-const LIMITS: Limits = Limits { body: 1000, peer: 3000, all: 5000, lifetime: EXCHANGE_LIFETIME };
+const LIMITS: Limits =
+    Limits { body: 1000, peer: 3000, all: 5000, unverified: 5000, lifetime: EXCHANGE_LIFETIME };
 
 fn bodies() -> Bodies<u8> {
-    Bodies::new(LIMITS)
+    Bodies::new(LIMITS, Budget::default())
 }
 
 fn put(path: &str, payload: &[u8]) -> Message {
@@ -153,7 +154,7 @@ fn a_smaller_size_is_asked_for_and_may_be_used_at_any_time() {
 
 #[test]
 fn bert_appends_several_blocks_at_a_time() {
-    let mut all = Bodies::new(Limits { body: 9000, peer: 20_000, all: 20_000, lifetime: EXCHANGE_LIFETIME });
+    let mut all = Bodies::new(Limits { body: 9000, peer: 20_000, all: 20_000, ..LIMITS }, Budget::default());
     take(&mut all, 1, &put("a", &[1; 3072]), block(0, true, 7)).unwrap();
     assert_eq!(take(&mut all, 1, &put("a", &[1; 1000]), block(3, true, 7)), Err(Wrong::Length));
     take(&mut all, 1, &put("a", &[1; 3072]), block(0, true, 7)).unwrap();

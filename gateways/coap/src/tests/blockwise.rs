@@ -249,7 +249,7 @@ fn two_bodies_to_one_topic_are_told_apart_by_their_tags() {
 fn a_body_that_is_too_large_is_refused_as_soon_as_that_is_known() {
     let mut b = bench();
     let config = Arc::new(Config { max_body_size: 2000, ..Config::default() });
-    b.machine.bodies = Bodies::new(crate::blockwise::limits(&config));
+    b.machine.bodies = Bodies::new(crate::blockwise::limits(&config), body::Budget::default());
     b.machine.config = config;
     let mut announced = put(1, (0, true, 6), &filled(1024));
     announced.add_uint(SIZE1, 2001);
