@@ -271,6 +271,21 @@ class Streams(unittest.TestCase):
         stop.join(30)
         self.assertEqual(server.process.returncode, 0)
 
+    def test_who_is_silent_is_pinged_and_then_cut_off(self):
+        port = harness.free_port()
+        with harness.Tidegate({"coap.listeners.tcp.bind": f"{harness.HOST}:{port}", "coap.ping_interval": "1 s",
+                               "coap.listeners.tcp.transport": "tcp"}), \
+                socket.create_connection((harness.HOST, port), 10) as peer:
+            stream = Stream(peer)
+            stream.read()
+            stream.send(CSM)
+            for _ in range(3):
+                self.assertEqual(stream.read()[0], PING)
+                stream.send(message(PONG))
+            self.assertEqual(stream.read()[0], PING)
+            self.assertEqual(stream.read(), (ABORT, b"", b"\xffa Ping was not answered"))
+            self.assertIsNone(stream.read())
+
     def test_a_device_is_asked_over_its_connection(self):
         with self.stream() as stream:
             stream.send(message(PUT, b"", path(b"ps", b"a") + b"\x45c=dev"))

@@ -1,5 +1,6 @@
 //! The WebSocket layer: byte one says whether a right request goes before and how the rest is cut into pieces. However it
-//! is cut, the same comes out, and what is sent is a response or frames as a server may send them.
+//! is cut, the same comes out, and what is sent is a response or frames as a server may send them. All that for a gateway
+//! that is given bytes, and for one that is given messages.
 
 use std::io::Cursor;
 
@@ -11,8 +12,8 @@ use runtime::layer::{Layer, Learnt};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: PROTOCOL\r\n\r\n";
 /// Longest request, and longest control frame with its header: what a layer may have to wait for.
 const WAITING: usize = 8 << 10;
 
@@ -31,19 +32,22 @@ struct Outcome {
 pub fn play(data: &[u8]) {
     let Some((&how, bytes)) = data.split_first() else { return };
     let piece = usize::from(how >> 1) + 1;
-    if how & 1 == 0 {
-        assert_eq!(open([bytes], false), open(bytes.chunks(piece), false));
-    } else {
-        let pieces = || std::iter::once(REQUEST);
-        let whole = open(pieces().chain([bytes]), true);
+    for protocol in ["mqtt", "coap"] {
+        if how & 1 == 0 {
+            assert_eq!(open(protocol, [bytes], false), open(protocol, bytes.chunks(piece), false));
+            continue;
+        }
+        let request = REQUEST.replace("PROTOCOL", protocol);
+        let pieces = || std::iter::once(request.as_bytes());
+        let whole = open(protocol, pieces().chain([bytes]), true);
         assert!(whole.is_ready && whole.learnt.path.as_deref() == Some("/mqtt"));
-        assert_eq!(whole, open(pieces().chain(bytes.chunks(piece)), true));
+        assert_eq!(whole, open(protocol, pieces().chain(bytes.chunks(piece)), true));
     }
 }
 
-fn open<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, is_right: bool) -> Outcome {
+fn open<'a>(protocol: &'static str, pieces: impl IntoIterator<Item = &'a [u8]>, is_right: bool) -> Outcome {
     let setup = Setup { path: "/mqtt".to_owned(), allowed_origins: vec!["https://a.example".to_owned()] };
-    let mut layer = WebSocket::new(&setup, "mqtt");
+    let mut layer = WebSocket::new(&setup, protocol);
     let (mut wire, mut plain, mut learnt) = (BytesMut::new(), BytesMut::new(), Learnt::default());
     let (mut reply, mut result, mut given) = (Vec::new(), Ok(()), 0);
     for piece in pieces {
