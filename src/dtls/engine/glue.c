@@ -116,6 +116,10 @@ static int on_certificate(void *p, mbedtls_x509_crt *crt, int depth, uint32_t *f
     unsigned char fingerprint[32];
     const mbedtls_x509_name *n;
     int ret;
+    /* A certificate may be missing where none is required, but it may not be a wrong one. */
+    if (*flags != 0 && s->ssl.conf->authmode == MBEDTLS_SSL_VERIFY_OPTIONAL) {
+        return MBEDTLS_ERR_X509_FATAL_ERROR;
+    }
     if (depth != 0 || *flags != 0 || s->call == NULL || s->call->certificate == NULL) {
         return 0;
     }
@@ -351,25 +355,11 @@ int tg_has_cid(tg_session *s)
     return mbedtls_ssl_get_peer_cid(&s->ssl, &enabled, NULL, NULL) == 0 && enabled == MBEDTLS_SSL_CID_ENABLED;
 }
 
-/* The peer's alert that ended the session: its description. */
-int tg_alert(const tg_session *s)
-{
-    return s->ssl.in_msg != NULL ? s->ssl.in_msg[1] : -1;
-}
-
 void tg_numbers_of(const tg_session *s, tg_numbers *n)
 {
     n->window_top = s->ssl.in_window_top;
     n->window = s->ssl.in_window;
     n->next_out = MBEDTLS_GET_UINT64_BE(s->ssl.cur_out_ctr, 0) & 0xffffffffffff;
-}
-
-void tg_set_numbers(tg_session *s, const tg_numbers *n)
-{
-    uint64_t epoch = MBEDTLS_GET_UINT64_BE(s->ssl.cur_out_ctr, 0) & ~0xffffffffffffULL;
-    s->ssl.in_window_top = n->window_top;
-    s->ssl.in_window = n->window;
-    MBEDTLS_PUT_UINT64_BE(epoch | n->next_out, s->ssl.cur_out_ctr, 0);
 }
 
 /* The flight that ended the handshake is kept until the peer's first record, to be sent again; give it up. */

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use gateway::{Instant, Now};
 use hashbrown::HashMap;
+use zeroize::Zeroize;
 
 use crate::engine::{self, Credentials, Engine, Failure, Host, Numbers, RECORD_MAX, Wrong};
 use crate::event::{Closed, Event, Id, Identity, Reason, Reserved};
@@ -293,16 +294,16 @@ impl Endpoint {
             input = &[];
             let after = active.session.numbers();
             match read {
-                Ok(Some(n)) => {
+                Ok(Some(n)) if n > 0 => {
                     self.table.unbind_fresh(place);
                     self.write_down(place, after, events);
                     let is_newest = after.window_top > before.window_top;
                     let payload = self.plain.get(..n).unwrap_or_default();
                     events(Event::Data { id, from, is_newest, payload });
-                    self.plain.get_mut(..n).unwrap_or_default().fill(0);
+                    self.plain.get_mut(..n).unwrap_or_default().zeroize();
                 }
-                Ok(None) if is_same_window(first, after) => return Outcome::Nothing,
-                Ok(None) => return Outcome::Read,
+                Ok(_) if is_same_window(first, after) => return Outcome::Nothing,
+                Ok(_) => return Outcome::Read,
                 Err(Failure::CloseNotify | Failure::Alert) => return Outcome::Over(Closed::ByPeer),
                 // What is not authentic ends nothing, whatever the engine makes of it.
                 Err(_) if is_same_window(first, after) => return Outcome::Nothing,

@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use gateway::Now;
+use zeroize::Zeroize;
 
 mod ffi;
 
@@ -21,7 +22,6 @@ const PEER_CLOSE_NOTIFY: i32 = -0x7880;
 const FATAL_ALERT_MESSAGE: i32 = -0x7780;
 const INVALID_MAC: i32 = -0x7180;
 const TIMEOUT: i32 = -0x6800;
-const VERSION_MISMATCH: i32 = -0x5F00;
 
 /// Where the library's patch version stands in a saved context.
 const BLOB_PATCH: usize = 2;
@@ -296,7 +296,7 @@ impl Engine {
         let session = self.session(None, None).ok_or(Failure::Other(0))?;
         // SAFETY: C reads `copy` during the call only.
         let ret = unsafe { ffi::tg_load(session.session.as_ptr(), copy.as_ptr(), copy.len()) };
-        copy.fill(0);
+        copy.zeroize();
         if ret == 0 { Ok(session) } else { Err(Failure::Other(ret)) }
     }
 
@@ -428,13 +428,6 @@ impl Session {
         Numbers { window_top: n.window_top, window: n.window, next_out: n.next_out }
     }
 
-    /// Put other record numbers in: of a context that was just loaded.
-    pub(crate) fn set_numbers(&mut self, n: Numbers) {
-        let n = ffi::Numbers { window_top: n.window_top, window: n.window, next_out: n.next_out };
-        // SAFETY: writes fields of a live session.
-        unsafe { ffi::tg_set_numbers(self.session.as_ptr(), &raw const n) }
-    }
-
     /// Give up the flight that ended the handshake, which is kept to be sent again.
     pub(crate) fn end_handshake(&mut self) {
         // SAFETY: frees what the session itself no longer needs once the handshake is over, which C checks.
@@ -471,9 +464,4 @@ pub(crate) mod blob {
         tail.get_mut(19..25)?.copy_from_slice(&n.next_out.to_be_bytes()[2..]);
         Some(())
     }
-}
-
-/// Whether a failed `load` means that another version wrote the blob.
-pub(crate) fn is_other_version(f: Failure) -> bool {
-    f == Failure::Other(VERSION_MISMATCH)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gateway::{Deadlines, Instant, Now};
 use hashbrown::HashMap;
+use zeroize::Zeroize;
 
 use crate::endpoint::{Endpoint, Events};
 use crate::engine::{self, Failure, Host, Session};
@@ -14,6 +15,7 @@ use crate::hello::Hello;
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::park::BLOB_MAX;
+use crate::record::Header;
 use crate::table::{Active, Fresh, State};
 
 /// RFC 4279, 5.3 asks for 128 bytes.
@@ -21,6 +23,8 @@ const IDENTITY_MAX: usize = 256;
 /// A client that failed with one key of its identity may try the other for so long.
 const RETRY: Duration = Duration::from_secs(60);
 const RETRIES_MAX: usize = 4096;
+/// A record with a Finished takes some 70 bytes.
+const FINISHED_MAX: usize = 128;
 
 /// The next handshake of an identity from an address takes the older key.
 pub(crate) struct Retry {
@@ -35,6 +39,9 @@ struct Half {
     started: Instant,
     due: Instant,
     peer: Peer,
+    /// A Finished under our connection id that came before what it finishes, or in a datagram with the end of that.
+    /// Mbed TLS puts aside what is early only if it has no connection id.
+    early: Option<Box<[u8]>>,
 }
 
 /// What a handshake has shown of the peer so far.
@@ -100,9 +107,31 @@ impl HalfOpen {
         Some(half)
     }
 
+    /// Nothing to do before the next retransmission, or the end.
+    fn wait(&mut self, from: SocketAddr, timeout: Duration) {
+        let Some(half) = self.by_address.get_mut(&from) else { return };
+        let end = half.started + timeout;
+        let due = half.session.deadline().map_or(end, |d| d.min(end));
+        self.due.cancel(half.due, from);
+        half.due = due;
+        self.due.set(due, from);
+    }
+
     fn oldest(&self) -> Option<SocketAddr> {
         self.order.iter().find(|(_, id)| self.by_id.contains_key(id)).map(|(a, _)| *a)
     }
+}
+
+/// The records of a datagram from the first under this connection id on, if they are as short as a Finished.
+fn records_of(id: Id, datagram: &[u8]) -> Option<&[u8]> {
+    let mut rest = datagram;
+    while let Some(header) = Header::decode(rest) {
+        if header.id == Some(id) {
+            return (rest.len() <= FINISHED_MAX).then_some(rest);
+        }
+        rest = rest.get(header.whole_len()..)?;
+    }
+    None
 }
 
 /// Answers the engine in the course of a handshake.
@@ -183,14 +212,41 @@ impl Endpoint {
         let Some(session) = self.engine.session(Some(&id), None) else { return };
         let started = now.instant;
         let due = started + self.settings.handshake_timeout;
-        let half = Half { session, id: Id(id), random, started, due, peer: Peer::default() };
+        let half = Half { session, id: Id(id), random, started, due, peer: Peer::default(), early: None };
         self.half_open.insert(from, half);
         self.handshake(now, from, datagram, events);
     }
 
     /// Go on with a handshake.
     pub(crate) fn handshake(&mut self, now: Now, from: SocketAddr, datagram: &[u8], events: &mut Events<'_>) {
+        let mut step = self.step(now, from, datagram, events);
         let Some(half) = self.half_open.by_address.get_mut(&from) else { return };
+        if step == Ok(false) {
+            if let Some(early) = records_of(half.id, datagram) {
+                half.early = Some(early.into());
+            }
+            if let Some(early) = half.early.take() {
+                step = self.step(now, from, &early, events);
+                if let Some(half) = self.half_open.by_address.get_mut(&from) {
+                    half.early = Some(early);
+                }
+            }
+        }
+        match step {
+            Ok(true) => self.open(now, from, events),
+            Ok(false) => self.half_open.wait(from, self.settings.handshake_timeout),
+            Err(failure) => self.failed(now, from, failure, events),
+        }
+    }
+
+    fn step(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: &[u8],
+        events: &mut Events<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(half) = self.half_open.by_address.get_mut(&from) else { return Ok(false) };
         let was_known = half.peer.identity.is_some();
         let mut host = Handshaker {
             now: now.instant,
@@ -205,17 +261,7 @@ impl Endpoint {
         if !was_known && half.peer.psk == Psk::Unknown {
             events(Event::Drop(Reason::UnknownIdentity));
         }
-        match step {
-            Ok(true) => self.open(now, from, events),
-            Ok(false) => {
-                let end = half.started + self.settings.handshake_timeout;
-                let due = half.session.deadline().map_or(end, |d| d.min(end));
-                let before = std::mem::replace(&mut half.due, due);
-                self.half_open.due.cancel(before, from);
-                self.half_open.due.set(due, from);
-            }
-            Err(failure) => self.failed(now, from, failure, events),
-        }
+        step
     }
 
     fn failed(&mut self, now: Now, from: SocketAddr, failure: Failure, events: &mut Events<'_>) {
@@ -325,8 +371,8 @@ impl Endpoint {
             blob: blob.to_vec(),
         };
         let record = self.sealer.seal(k.id, &kept);
-        kept.blob.fill(0);
-        room.fill(0);
+        kept.blob.zeroize();
+        room.zeroize();
         if let Some(record) = record {
             events(Event::Keep { id: k.id, record: &record });
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gateway::Instant;
 use ring::hmac;
+use subtle::ConstantTimeEq;
 
 use crate::SettingsError;
 use crate::engine;
@@ -110,9 +111,7 @@ impl Cookies {
             return false;
         }
         self.rotate(now);
-        let is = |key| {
-            ring::constant_time::verify_slices_are_equal(&cookie(key, from, hello), hello.cookie).is_ok()
-        };
+        let is = |key| bool::from(cookie(key, from, hello)[..].ct_eq(hello.cookie));
         is(&self.now) || is(&self.before)
     }
 

@@ -5,6 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use ring::{aead, hmac};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::engine::{self, Numbers};
 use crate::event::{Id, Identity};
@@ -73,22 +75,20 @@ impl Sealer {
         let (&FORMAT, rest) = record.split_first()? else { return None };
         let (nonce, sealed) = rest.split_at_checked(NONCE)?;
         let nonce = aead::Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut sealed = sealed.to_vec();
+        let mut sealed = Zeroizing::new(sealed.to_vec());
         let plain = self.keep.open_in_place(nonce, aead::Aad::from(aad(id)), &mut sealed).ok()?;
         let (head, rest) = plain.split_at_checked(3 + 1 + 2 + 8)?;
         let [_, _, _, has_cid, s0, s1, wall @ ..] = head else { return None };
         let (address, rest) = rest.split_at_checked(ADDRESS)?;
         let (identity, blob) = decode_identity(rest)?;
-        let kept = Kept {
+        Some(Kept {
             identity,
             address: decode_address(address)?,
             has_cid: *has_cid == 1,
             suite: u16::from_be_bytes([*s0, *s1]),
             opened_wall_ms: u64::from_be_bytes(wall.try_into().ok()?),
             blob: blob.to_vec(),
-        };
-        sealed.fill(0);
-        Some(kept)
+        })
     }
 
     /// Format byte, reserved number, window, address, MAC over these and the id. `next_out` is what is reserved.
@@ -107,7 +107,9 @@ impl Sealer {
     pub(crate) fn open_numbers(&self, id: Id, record: &[u8]) -> Option<(Numbers, SocketAddr)> {
         let record: &[u8; 64] = record.try_into().ok()?;
         let (plain, mac) = record.split_at(48);
-        ring::constant_time::verify_slices_are_equal(&self.mac(id, plain), mac).ok()?;
+        if !bool::from(self.mac(id, plain)[..].ct_eq(mac)) {
+            return None;
+        }
         let field = |at: usize| Some(u64::from_be_bytes(plain.get(at..at + 8)?.try_into().ok()?));
         if plain.first() != Some(&FORMAT) {
             return None;

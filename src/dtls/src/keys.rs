@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
+
 /// A pre-shared key of 1 to 64 bytes (RFC 4279, 5.3). Overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
@@ -25,9 +27,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        self.bytes = [0; 64];
-        // So that the line above is not left out: the value is looked at.
-        std::hint::black_box(&self.bytes);
+        self.bytes.zeroize();
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use gateway::{Instant, Now};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::endpoint::Endpoint;
 use crate::engine::{self, Numbers, blob};
@@ -58,8 +59,9 @@ fn split(slot: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// What a slot holds.
-fn join(blob: &[u8], identity: &Identity) -> Vec<u8> {
-    let mut slot = Vec::with_capacity(2 + blob.len() + 64);
+fn join(blob: &[u8], identity: &Identity) -> Zeroizing<Vec<u8>> {
+    // Room for any identity, so that no copy is left behind by growing.
+    let mut slot = Zeroizing::new(Vec::with_capacity(2 + blob.len() + 1024));
     // A blob is at most BLOB_MAX long.
     slot.extend_from_slice(&(blob.len() as u16).to_be_bytes());
     slot.extend_from_slice(blob);
@@ -146,7 +148,7 @@ impl Endpoint {
         active.session.end_handshake();
         let Some(blob) = active.session.snapshot(&mut room) else { return false };
         let slot = self.slab.insert(&join(blob, &active.identity));
-        room.fill(0);
+        room.zeroize();
         let Some(handle) = slot else { return false };
         self.table.unbind_fresh(place);
         self.table.take_state(place);
@@ -184,7 +186,7 @@ impl Endpoint {
         }
         blob::set_numbers(&mut kept.blob, at).ok_or(NotRestored::OtherVersion)?;
         let handle = self.slab.insert(&join(&kept.blob, &kept.identity)).ok_or(NotRestored::OtherVersion)?;
-        kept.blob.fill(0);
+        kept.blob.zeroize();
         let fresh = Fresh {
             id,
             address: kept.address,

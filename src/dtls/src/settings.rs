@@ -110,7 +110,7 @@ impl Default for Settings {
             retransmit_first: Duration::from_secs(1),
             retransmit_last: Duration::from_secs(16),
             handshake_timeout: Duration::from_secs(60),
-            max_half_open: 10_000,
+            max_half_open: 4096,
             max_associations: 1_000_000,
             max_per_identity: 4,
             park_after: Duration::from_secs(30),

@@ -1,9 +1,12 @@
 //! Where parked associations lie: slots of a few sizes in large pages, so that a hundred thousand of them leave no
 //! holes in the heap (parked one by one between live ones they held 4.7 kB each, not 0.4).
 
+use zeroize::Zeroize;
+
 /// Slots are multiples of this.
 const STEP: usize = 32;
-const PAGE: usize = 64 * 1024;
+/// Large enough that malloc maps it by itself: the heap around it can shrink.
+const PAGE: usize = 1024 * 1024;
 
 /// A filled slot. Whoever holds it gives it back with `remove`.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,7 +84,7 @@ impl Slab {
     /// Wipe the bytes, which hold master secrets, and free the slot. Pages stay: who was parked will be parked again.
     #[expect(clippy::needless_pass_by_value, reason = "the handle is not good any more")]
     pub(crate) fn remove(&mut self, h: Handle) {
-        self.get_mut(&h).fill(0);
+        self.get_mut(&h).zeroize();
         if let Some(c) = self.classes.get_mut(usize::from(h.class)) {
             c.free.push(h.slot);
         }

@@ -83,7 +83,6 @@ unsafe extern "C" {
     pub(super) fn tg_suite(session: *const Session) -> c_int;
     pub(super) fn tg_has_cid(session: *mut Session) -> c_int;
     pub(super) fn tg_numbers_of(session: *const Session, numbers: *mut Numbers);
-    pub(super) fn tg_set_numbers(session: *mut Session, numbers: *const Numbers);
     pub(super) fn tg_end_handshake(session: *mut Session);
     pub(super) fn tg_snapshot(session: *mut Session, out: *mut u8, room: usize) -> usize;
     pub(super) fn tg_load(session: *mut Session, blob: *const u8, len: usize) -> c_int;
