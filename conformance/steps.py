@@ -30,13 +30,14 @@ STEPS = [
     # Unit, property, simulation and tidy tests, the dialogues against the binary and mosquitto, and the fuzz corpora.
     ("cargo", 40, ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"]),
     ("mqtt", 15, [*SUITE, "mqtt"]),
-    ("coap", 10, [*SUITE, "coap"]),
+    ("coap", 25, [*SUITE, "coap"]),
     ("bad", 15, [*SUITE, "bad"]),
     ("durable", 20, [*SUITE, "durable"]),
 ]
 # Steps that run when they are named alone.
 LONG = [
     ("soak", 120, [*SUITE, "durable", "crash"]),
+    ("soak-coap", 120, [*SUITE, "coap", "crash"]),
 ]
 
 

@@ -7,13 +7,8 @@ import unittest
 
 import aiocoap
 import harness
+from coap.kit.large import body
 from coap.kit.tools import Case
-
-SIZE = 100_000
-
-
-def body(seed):
-    return random.Random(seed).randbytes(SIZE)
 
 
 class Large(Case):

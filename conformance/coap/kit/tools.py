@@ -23,12 +23,12 @@ class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = harness.Tidegate({"coap.listeners.udp.anonymous": "always"})
-        cls.prepare()
+        cls.prepare(cls.server)
         cls.server.__enter__()
         cls.addClassCleanup(lambda: cls.server.__exit__(None))
 
-    @classmethod
-    def prepare(cls):
+    @staticmethod
+    def prepare(server):
         """What has to be there before it starts."""
 
     def setUp(self):
