@@ -9,7 +9,7 @@ import re
 import unittest
 
 import harness
-from coap.kit.wire import (ACCEPT, ACK, BLOCK1, BLOCK2, CON, CONTENT_FORMAT, DELETE, GET, IF_MATCH, IF_NONE_MATCH,
+from coap.kit.wire import (ACCEPT, ACK, BLOCK1, BLOCK2, CON, CONTENT_FORMAT, DELETE, ETAG, GET, IF_MATCH, IF_NONE_MATCH,
                            LOCATION_PATH, LOCATION_QUERY, NON, OBSERVE, POST, PUT, RST, Message, Peer, block)
 
 CASES = [f"{area}_{number:02}" for area, last in (("core", 23), ("link", 9), ("block", 6), ("obs", 10))
@@ -176,12 +176,20 @@ class Core(Case):
                 if accept == form:
                     self.assertEqual((response.payload, response.uint(CONTENT_FORMAT)), (payload, form))
 
-    def test_core_21_an_etag_of_a_request_is_ignored_when_the_value_is_another(self):
+    def test_core_21_an_etag_is_heard_when_it_is_that_of_the_value(self):
         self.put(b"value")
-        request = self.device.request(GET, self.uri, options=[(4, b"\x0e")])
+        request = self.device.request(GET, self.uri, options=[(ETAG, b"\x0e")])
         response = self.device.exchange(request)
         self.is_answer(request, response, "2.05")
         self.assertEqual(response.payload, b"value")
+        [tag] = response.all(ETAG)
+        request = self.device.request(GET, self.uri, options=[(ETAG, b"\x0e"), (ETAG, tag)])
+        response = self.device.exchange(request)
+        self.is_answer(request, response, "2.03")
+        self.assertEqual((response.payload, [*response.all(ETAG)]), (b"", [tag]))
+        self.put(b"another")
+        request = self.device.request(GET, self.uri, options=[(ETAG, tag)])
+        self.is_answer(request, self.device.exchange(request), "2.05")
 
     def conditional(self, number, value):
         self.put(b"value")

@@ -44,9 +44,9 @@ pub(crate) struct Fetching {
     pub(crate) due: Instant,
 }
 
-/// ACK_TIMEOUTs without a request for the next part after which the client does not want it: it repeats one after at most
-/// one and a half (RFC 7252, 4.8), and once more after three.
-const PATIENCE: u32 = 5;
+/// ACK_TIMEOUTs without a request for the next part after which the client does not seem to want it: one that is lost is
+/// sent again after at most one and a half (RFC 7252, 4.8). Longer, those who never fetch it would hear of the next one late.
+const PATIENCE: u32 = 2;
 
 impl AsRef<Resource> for Resource {
     fn as_ref(&self) -> &Resource {

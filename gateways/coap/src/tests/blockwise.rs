@@ -417,10 +417,10 @@ fn a_client_that_does_not_fetch_the_rest_is_not_waited_for_long() {
     b.send(&observe(1, &["ps", "a", "b"]));
     let note = b.deliver(Qos::AtLeastOnce, &[1; 3000]).remove(0);
     b.send(&Message::empty(Kind::Ack, note.id));
-    b.pass(9);
+    b.pass(3);
     let rest = with(request(Kind::Con, Code::GET, 2, &["ps", "a", "b"], &[]), BLOCK2, (1, false, 6));
     b.send(&rest);
-    b.pass(9);
+    b.pass(3);
     assert!(b.settled.is_empty());
     b.pass(1);
     assert_eq!(b.settled, [(DeliveryId(1), Settle::Done)]);
