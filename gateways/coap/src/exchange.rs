@@ -3,10 +3,12 @@
 //!
 //! No look at it scans all: a device that publishes 16 times a second has some four thousand exchanges to be remembered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use gateway::Instant;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::block::Asked;
 use crate::frame::{Code, Kind, Message, Token};
@@ -16,25 +18,55 @@ pub(crate) const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
 /// NON_LIFETIME (RFC 7252, 4.8.2).
 pub(crate) const NON_LIFETIME: Duration = Duration::from_secs(145);
 
-/// A request that came.
+/// A message as it was sent. An acknowledgement without options is at most 12 bytes.
+pub(crate) type Sent = SmallVec<[u8; 16]>;
+
+/// A request that came. There are many of them, most long answered: 56 bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     /// Con or Non.
     pub(crate) kind: Kind,
     /// Its token.
     pub(crate) token: Token,
-    /// Bytes of the request.
-    pub(crate) size: usize,
-    /// What it said about blocks.
-    pub(crate) asked: Asked,
+    /// Its bytes.
+    size: u16,
+    /// What it said about blocks, if anything.
+    asked: Option<Box<Asked>>,
     /// When the request's message id may be used again.
     pub(crate) expires: Instant,
-    /// What was sent back last.
-    pub(crate) answer: Option<Box<[u8]>>,
+    /// What was sent back last; nothing yet if it is empty.
+    pub(crate) answer: Sent,
     /// An acknowledgement was sent, or there is none to send.
     pub(crate) is_acknowledged: bool,
     /// Answered to the end.
     pub(crate) is_done: bool,
+}
+
+impl Exchange {
+    fn new(request: &Message, size: usize, expires: Instant) -> Exchange {
+        let asked = Asked::of(request);
+        Exchange {
+            kind: request.kind,
+            token: request.token,
+            // No datagram is longer than a u16 says.
+            size: u16::try_from(size).unwrap_or(u16::MAX),
+            asked: (asked != Asked::default()).then(|| Box::new(asked)),
+            expires,
+            answer: Sent::new(),
+            is_acknowledged: request.kind != Kind::Con,
+            is_done: false,
+        }
+    }
+
+    /// Bytes of the request.
+    pub(crate) fn size(&self) -> usize {
+        self.size.into()
+    }
+
+    /// What the request said about blocks.
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked.as_deref().copied().unwrap_or_default()
+    }
 }
 
 /// See the module.
@@ -65,8 +97,8 @@ impl Exchanges {
         let is_con = request.kind == Kind::Con;
         let expires = now + if is_con { EXCHANGE_LIFETIME } else { NON_LIFETIME };
         self.end = self.end.max(expires);
-        let asked = Asked::of(request);
-        let is_safe = request.code == Code::GET || asked.block1.is_some_and(|b| b.is_more);
+        let exchange = Exchange::new(request, size, expires);
+        let is_safe = request.code == Code::GET || exchange.asked().block1.is_some_and(|b| b.is_more);
         if !is_safe {
             self.last = self.last.max(expires);
         }
@@ -75,31 +107,12 @@ impl Exchanges {
         if is_con {
             self.unacknowledged.push_back((now + patience, request.id));
         }
-        let exchange = Exchange {
-            kind: request.kind,
-            token: request.token,
-            size,
-            asked,
-            expires,
-            answer: None,
-            is_acknowledged: !is_con,
-            is_done: false,
-        };
         self.by_id.insert(request.id, exchange).is_none()
     }
 
     /// Remembers a request that comes once, until it is answered.
     pub(crate) fn hold(&mut self, request: &Message) {
-        let exchange = Exchange {
-            kind: request.kind,
-            token: request.token,
-            asked: Asked::of(request),
-            size: 0,
-            expires: Instant::NEVER,
-            answer: None,
-            is_acknowledged: true,
-            is_done: false,
-        };
+        let exchange = Exchange { is_acknowledged: true, ..Exchange::new(request, 0, Instant::NEVER) };
         self.by_id.insert(request.id, exchange);
     }
 
@@ -178,6 +191,11 @@ mod tests {
         all.begin(now, &request, 10, Duration::from_secs(1));
         all.acknowledged(id);
         all.open(id).unwrap().is_done = true;
+    }
+
+    #[test]
+    fn an_exchange_takes_what_the_configuration_says_of_it() {
+        assert_eq!(size_of::<(u16, Exchange)>(), 64);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Coap {
         let spread = f64::from(u16::from_be_bytes(self.random::<2>().unwrap_or_default())) / 65_536.0;
         let is_open_to_spoofing = self.is_open_to_spoofing(peer);
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        let Some((token, size)) = c.exchanges.repeated(now.instant, id).map(|e| (e.token, e.size)) else {
+        let Some((token, size)) = c.exchanges.repeated(now.instant, id).map(|e| (e.token, e.size())) else {
             return;
         };
         if response.code != Code::CONTENT || response.payload.is_empty() {

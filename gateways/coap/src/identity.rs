@@ -89,9 +89,9 @@ impl Coap {
         out.act(Action::Reached(peer, address));
         // What was too much for an address that was not proven, or went to one that is gone.
         if let Some(answer) =
-            c.cut_short.take().and_then(|id| c.exchanges.repeated(now.instant, id)?.answer.clone())
+            c.cut_short.take().and_then(|id| c.exchanges.repeated(now.instant, id).map(|e| &e.answer))
         {
-            out.send(peer).extend_from_slice(&answer);
+            out.send(peer).extend_from_slice(answer);
         }
         if let Some(first) = c.outgoing.front_mut() {
             first.due = now.instant;

@@ -30,7 +30,6 @@ mod shelf;
 pub mod stream;
 mod transmission;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +39,7 @@ use gateway::{
     Action, Answer, Close, Deadlines, Deliver, Direction, Drop, Factory, Facts, Failure, Flow, Gateway,
     Instant, Now, Outbox, Peer, Refusal, Request, Settle, Stop, Ticket, Transport,
 };
+use hashbrown::HashMap;
 
 pub use config::{Config, NotifyType};
 
@@ -47,6 +47,7 @@ use block::{Block, Szx};
 use blockwise::{Budgets, Resource};
 use body::Bodies;
 use conversation::{Conversation, Step};
+use exchange::Sent;
 use frame::{Code, Kind, Malformed, Message, Token};
 use options::{BLOCK1, BLOCK2, ECHO, Wrong};
 use shelf::Shelf;
@@ -242,8 +243,8 @@ impl Coap {
         self.remembered -= c.exchanges.forget_expired(now.instant);
         if let Some(exchange) = c.exchanges.repeated(now.instant, request.id) {
             // The same request again: the same answer again (4.2), and nothing for a Non-confirmable one (4.3).
-            if let Some(answer) = exchange.answer.as_ref().filter(|_| exchange.kind == Kind::Con) {
-                out.send(peer).extend_from_slice(answer);
+            if exchange.kind == Kind::Con && !exchange.answer.is_empty() {
+                out.send(peer).extend_from_slice(&exchange.answer);
             }
             return out.act(Action::Drop(peer, Drop::Duplicate));
         }
@@ -310,7 +311,7 @@ impl Coap {
         }
         let is_open_to_spoofing = self.is_open_to_spoofing(peer);
         let exchange = self.peers.get_mut(&peer).and_then(|c| c.exchanges.open(id));
-        let Some(asked) = exchange.map(|e| e.asked) else { return false };
+        let Some(asked) = exchange.map(|e| e.asked()) else { return false };
         let response = self.fit(now, peer, asked, response);
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let Some(exchange) = c.exchanges.open(id) else { return false };
@@ -320,7 +321,7 @@ impl Coap {
             self.answer_group(now, peer, id, response);
             return true;
         }
-        let (token, size) = (exchange.token, exchange.size);
+        let (token, size) = (exchange.token, exchange.size());
         let is_separate = exchange.kind == Kind::Con && exchange.is_acknowledged;
         let (kind, message_id) = match exchange.kind {
             Kind::Con if is_separate => (Kind::Con, c.next_id()),
@@ -349,7 +350,7 @@ impl Coap {
         if let Some(exchange) = c.exchanges.open(id) {
             exchange.is_done = true;
             if !is_separate {
-                exchange.answer = Some(bytes.into());
+                exchange.answer = Sent::from_slice(&bytes);
             }
         }
         let is_cut_short = c.candidate.is_some() && size_of_answer > (3 * size).max(136);

@@ -241,7 +241,7 @@ impl Coap {
     ) -> bool {
         let Some(c) = self.peers.get_mut(&peer) else { return false };
         let Some(exchange) = c.exchanges.release(id) else { return false };
-        let response = self.fit(now, peer, exchange.asked, response);
+        let response = self.fit(now, peer, exchange.asked(), response);
         let mut answer =
             Message { code: response.code, token: exchange.token, ..Message::empty(Kind::Ack, id) };
         response.options.iter().for_each(|(number, value)| answer.add(*number, value));

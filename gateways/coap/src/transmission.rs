@@ -16,6 +16,7 @@ use gateway::{
 
 use crate::blockwise::Rest;
 use crate::conversation::{Conversation, Phase};
+use crate::exchange::Sent;
 use crate::frame::{Code, Kind, Message, Token};
 use crate::options::OBSERVE;
 use crate::{Coap, describe};
@@ -248,7 +249,7 @@ impl Coap {
         if let Some(exchange) = c.exchanges.open(id) {
             let mut bytes = Vec::new();
             ack.encode(&mut bytes);
-            exchange.answer = Some(bytes.into());
+            exchange.answer = Sent::from_slice(&bytes);
             self.send(peer, &ack, out);
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use dtls::{Id, NotSent};
 use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
+use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use router::Signal;
 use tokio::io::unix::AsyncFd;
@@ -58,6 +59,8 @@ struct Datagrams {
 /// Runs datagram driver `id` for `port` until it is stopped.
 pub async fn drive(house: Arc<House>, id: u16, port: Arc<Port>, socket: UdpSocket) -> io::Result<()> {
     let state = UdpSocketState::new((&socket).into())?;
+    // It asks the kernel to note when each datagram came, which nobody here wants to know.
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &false)?;
     #[expect(
         deprecated,
         reason = "its successor is unsafe for the sake of file descriptors that are closed while watched; this socket stays open as long as the AsyncFd owns it"

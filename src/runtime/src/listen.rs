@@ -16,6 +16,9 @@ use crate::mailbox::Mail;
 
 /// Connections waiting in the kernel.
 const BACKLOG: i32 = 4096;
+/// Bytes that may wait at a UDP port in either direction: some thousand datagrams that come at once, as after a power
+/// failure. The system may allow less (`net.core.rmem_max`, `net.core.wmem_max`).
+const UDP_BUFFER: usize = 4 << 20;
 /// Accepted before others on this thread have their turn.
 const BATCH: usize = 64;
 /// Rest after the process or the system ran out of file descriptors or memory.
@@ -42,6 +45,8 @@ pub fn bind_udp(address: SocketAddr, groups: &[IpAddr]) -> io::Result<std::net::
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(UDP_BUFFER)?;
+    socket.set_send_buffer_size(UDP_BUFFER)?;
     socket.bind(&address.into())?;
     for group in groups {
         match group {
