@@ -495,11 +495,14 @@ class Observing(Case):
         self.put(b"1")
         self.told(token, b"1")
 
-    def test_obs_08_a_change_of_the_format_reaches_those_who_accept_all(self):
+    def test_obs_08_a_change_of_the_format_ends_the_observation(self):
+        # RFC 7641, 4.2: all notifications are of the format of the first one.
         token = self.begin()
         self.put(b"{}", form=JSON)
         told = self.device.notification(token)
-        self.assertEqual((told.says, told.payload, told.uint(CONTENT_FORMAT)), ("2.05", b"{}", JSON))
+        self.assertEqual((told.says, told.payload, told.uint(OBSERVE)), ("4.06", b"", None))
+        self.put(b"1")
+        self.device.silence()
 
     def test_obs_09_an_update_is_the_next_notification(self):
         token = self.begin()
