@@ -6,6 +6,7 @@ import time
 import unittest
 
 import harness
+import packets
 from coap.kit import dtls
 from coap.kit.backend import Backend, Life, again, credential, gateway, secure_gateway
 from coap.kit.links import Hopping, Moving, Udp
@@ -102,6 +103,20 @@ class Token(Case):
                 self.assertEqual(thief.ask(PUT, f"/ps/up/meter?{query}", b"stolen").says[0], "4", query)
                 life.order()
             thief.silence()
+        life.report()
+        life.check()
+        self.ends_well()
+
+    def test_a_login_that_is_refused_changes_nothing_at_the_address_that_it_came_from(self):
+        life = self.live(Udp(self.server.port("coap")), "&username=alice&password=secret of alice")
+        life.observe()
+        life.order()
+        # Of another user: whoever can write the device's address can say this.
+        with packets.Client(self.server.port("tcp")) as other:
+            self.assertEqual(other.connect("others", user="bob", password="secret of bob"), 0)
+            query = "clientid=others&username=alice&password=secret of alice"
+            self.assertEqual(life.peer.ask(POST, f"/mqtt/connection?{query}").says, "4.01")
+        life.order()
         life.report()
         life.check()
         self.ends_well()

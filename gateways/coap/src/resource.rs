@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway::topic::check_name;
 use gateway::{
-    Action, Answer, Disconnect, Filter, Message as Published, Now, Outbox, Peer, Properties, Publish,
+    Action, Answer, Disconnect, Filter, Message as Published, Now, Outbox, Peer, Properties, Publish, Refusal,
 };
 
 use crate::block::Block;
@@ -151,7 +151,13 @@ impl Coap {
                 Response { payload: token.unwrap_or_default().into(), ..Response::new(Code::CREATED) }
             }
             (Step::Nothing, _) => return,
-            (_, Answer::Refused(why)) => Response::error(code(why), "refused"),
+            (_, Answer::Refused(why)) => {
+                // It ended with the login that was to replace it, which the store could not keep: the next request opens one.
+                if let Some(c) = self.peers.get_mut(&peer).filter(|_| why == Refusal::NoSession) {
+                    c.phase = if c.phase == Phase::Open { Phase::Without } else { c.phase };
+                }
+                Response::error(code(why), "refused")
+            }
             _ => Response::new(Code::INTERNAL),
         };
         self.answer(now, peer, id, response, out);

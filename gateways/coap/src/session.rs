@@ -67,7 +67,7 @@ impl Coap {
             if !is_theirs && is_anothers && !c.is_sealed {
                 return unauthorised("client id and token do not belong together");
             }
-            if !is_theirs {
+            if !is_theirs || c.phase == Phase::Without {
                 return self.resume(peer, request, operation, who, out);
             }
             c.is_verified |= c.candidate.is_none();

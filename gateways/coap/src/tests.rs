@@ -28,6 +28,8 @@ struct Bench {
     identifier: u32,
     /// What Connect is answered, if not yes.
     refusal: Option<Refusal>,
+    /// What the driver knows of the session: it has gone.
+    is_gone: bool,
     /// Publications are not answered while this is set; their tickets.
     held: Option<Vec<Ticket>>,
     /// What is kept with the session.
@@ -95,6 +97,7 @@ fn bench_of(facts: &Facts, config: Config) -> Bench {
         retained: vec![],
         identifier: 0,
         refusal: None,
+        is_gone: false,
         held: None,
         kept: Default::default(),
         connects: vec![],
@@ -183,6 +186,9 @@ impl Bench {
                             },
                         };
                         (p, t, Answer::Connected(Box::new(connected)))
+                    }
+                    Action::Publish(peer, p) if self.is_gone => {
+                        (peer, p.ticket.unwrap(), Answer::Refused(Refusal::NoSession))
                     }
                     Action::Publish(peer, p) => {
                         let m = p.message;

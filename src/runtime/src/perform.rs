@@ -609,9 +609,16 @@ impl Desk {
         }
         let at = self.at(peer);
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
-        if let Some(old) = client.session.take() {
-            self.house.router.disconnect(now, &old, at, false, None, &mut self.matches, &mut self.post);
-            self.left(now, peers, peer, &old, Close::Goodbye);
+        // The session before ends when the next one is open, so that nobody ends it by failing; one of the same client has to
+        // end first, as this conversation must not be told that it was taken over.
+        let is_same = |s: &Arc<Session>| s.client_id() == &*connect.client_id;
+        let is_anothers = client.grant.as_ref().is_some_and(|g| g.principal() != grant.principal());
+        let same = client.session.as_ref().is_some_and(is_same);
+        if same && is_anothers && !client.is_transient {
+            return self.refuse(peers, peer, Refusal::NotOwner);
+        }
+        if same {
+            self.leave(now, peers, peer);
         }
         let client_id = connect.client_id.clone();
         let (protocol, is_transient, keep_alive) =
@@ -622,6 +629,7 @@ impl Desk {
             Ok(opened) => opened,
             Err(why) => return self.refuse(peers, peer, why),
         };
+        self.leave(now, peers, peer);
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
         client.session = Some(opened.session.clone());
         client.connected_ms = now.wall_ms;
@@ -648,6 +656,14 @@ impl Desk {
         };
         let session_present = opened.present;
         Answer::Connected(Box::new(Connected { client_id, session_present, data: None, facts }))
+    }
+
+    /// The peer's session has no connection any more, if it has one.
+    fn leave<P: Peers>(&mut self, now: Now, peers: &mut P, peer: Peer) {
+        let Some(old) = peers.client(peer).and_then(|c| c.session.take()) else { return };
+        let at = self.at(peer);
+        self.house.router.disconnect(now, &old, at, false, None, &mut self.matches, &mut self.post);
+        self.left(now, peers, peer, &old, Close::Goodbye);
     }
 
     /// Hands a request for its device to the peer's machine; `answer` gets what comes of it.

@@ -289,3 +289,16 @@ fn a_token_over_another_association_is_a_new_beginning_and_no_move() {
     assert_eq!(b.run()[0].code, Code::CHANGED);
     assert!(b.rebound.is_empty());
 }
+
+#[test]
+fn a_session_that_the_driver_has_lost_is_opened_again_by_the_next_request() {
+    let mut b = bench_at("127.0.0.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    b.is_gone = true;
+    assert_eq!(b.send(&request(Kind::Con, Code::PUT, 2, &["ps", "a"], &query))[0].code, Code::INTERNAL);
+    b.is_gone = false;
+    assert_eq!(b.send(&request(Kind::Con, Code::PUT, 3, &["ps", "a"], &query))[0].code, Code::CHANGED);
+    assert!(b.connects.len() == 2 && b.connects[1].token.is_some());
+}
