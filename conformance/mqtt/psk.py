@@ -146,3 +146,30 @@ class PreSharedKeys(unittest.TestCase):
         wrong = self.closed("psk_key")
         self.assertNotEqual(self.libcoap("urn:dev:6", "put", "/ps/kept/6", "-e", "x", key="another", wait=2), "")
         harness.until(lambda: self.closed("psk_key") == wrong + 1, "it is counted")
+
+
+class Bans(unittest.TestCase):
+    """Who tries keys is kept out."""
+
+    def test_failed_handshakes_over_dtls_and_tls_bring_a_ban(self):
+        for scheme, carrier in (("coaps", {"dtls.psk": True}), ("coaps+tcp", {"transport": "tcp", "tls.psk": True})):
+            with self.subTest(scheme):
+                port = harness.free_port()
+                listener = {f"coap.listeners.keys.{key}": value for key, value in carrier.items()}
+                server = harness.Tidegate({**listener, "coap.listeners.keys.bind": f"{harness.HOST}:{port}",
+                                           "auth.bans.login_failures": 3, "auth.bans.loopback": True})
+                server.cli("psk", "add", "dev", "--client", "dev", "--key", HEX)
+                with server:
+                    self.put(scheme, port, "dev", KEY.decode(), "")
+                    for identity, key in (("dev", "wrong"), ("nobody", KEY.decode()), ("dev", "wrong too")):
+                        self.assertEqual(server.items("bans", "list"), [])
+                        self.put(scheme, port, identity, key, None)
+                    held = harness.until(lambda: server.items("bans", "list"), "a ban")
+                    self.assertEqual([(ban["kind"], ban["value"]) for ban in held], [("address", "127.0.0.1")])
+                    self.put(scheme, port, "dev", KEY.decode(), "4.01")
+
+    def put(self, scheme, port, identity, key, said):
+        done = subprocess.run(["coap-client-openssl", "-m", "put", "-e", "x", "-B", "2", "-u", identity, "-k", key,
+                               f"{scheme}://{harness.HOST}:{port}/ps/a"], capture_output=True, text=True, timeout=30)
+        if said is not None:
+            self.assertEqual((done.stdout + done.stderr).strip()[:4], said)

@@ -130,6 +130,12 @@ impl Auth {
         }
     }
 
+    /// A handshake from there has failed, whoever it was.
+    pub fn handshake_failed(&self, now: Now, address: IpAddr) {
+        let address = address.to_canonical();
+        self.bans.failed(now, &Suspect { client_id: "", username: None, address });
+    }
+
     /// A handshake with this identity has failed: there is no such one, or the key is another.
     pub fn psk_failed(&self, now: Now, identity: &[u8], address: IpAddr) {
         let state = self.state.read().clone();

@@ -237,7 +237,7 @@ impl Bans {
         if options.by.username {
             subjects.extend(who.username.map(|name| Subject::Username(name.into())));
         }
-        if options.by.client_id {
+        if options.by.client_id && !who.client_id.is_empty() {
             subjects.push(Subject::ClientId(who.client_id.into()));
         }
         let mut is_banned = false;

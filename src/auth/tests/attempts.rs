@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use auth::ban::BanOptions;
+use auth::ban::{BanOptions, By};
 use auth::passwd::Users;
 use auth::{Anonymous, Attempt, Auth, Exchange, Grant, ListenerRules, Options, Step, Verdict};
 use base64::Engine;
@@ -488,6 +488,17 @@ fn failed_handshakes_bring_a_ban_that_holds_for_proven_keys_too() {
     assert_eq!(world.check_as("meter-1", &who).unwrap_err(), Refusal::Banned);
     who.facts.address = "192.0.2.2:5000".parse().unwrap();
     assert!(world.check_as("meter-1", &who).is_ok());
+}
+
+#[test]
+fn handshakes_that_fail_without_a_name_ban_their_address_alone() {
+    let by = By { address: true, username: true, client_id: true };
+    let mut world = World::with_devices("");
+    world.options.bans.by = by;
+    assert_eq!(world.auth.reload(&world.options), []);
+    (0..3).for_each(|_| world.auth.handshake_failed(NOW, "192.0.2.1".parse().unwrap()));
+    assert_eq!(world.check_as("meter-1", &Who::device("meter")).unwrap_err(), Refusal::Banned);
+    assert_eq!(world.auth.bans().list(NOW, 10).len(), 1);
 }
 
 #[test]

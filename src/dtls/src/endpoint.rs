@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub struct Endpoint {
     pub(crate) sealer: Sealer,
     pub(crate) cookies: Cookies,
     pub(crate) half_open: HalfOpen,
-    pub(crate) retries: HashMap<(u64, SocketAddr), Retry>,
+    pub(crate) retries: HashMap<(u64, IpAddr), Retry>,
     pub(crate) table: Table,
     pub(crate) slab: Slab,
     /// Who may be idle by then. One entry for each active association.

@@ -1,7 +1,7 @@
 //! Handshakes under way: from a verified ClientHello to an association.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway::{Deadlines, Instant, Now};
@@ -20,13 +20,13 @@ use crate::table::{Active, Fresh, State};
 
 /// RFC 4279, 5.3 asks for 128 bytes.
 const IDENTITY_MAX: usize = 256;
-/// A client that failed with one key of its identity may try the other for so long.
-const RETRY: Duration = Duration::from_secs(60);
+/// A client that failed with one key of its identity may try the other for so long: one with little power tries seldom.
+const RETRY: Duration = Duration::from_secs(86_400);
 const RETRIES_MAX: usize = 4096;
 /// A record with a Finished takes some 70 bytes.
 const FINISHED_MAX: usize = 128;
 
-/// The next handshake of an identity from an address takes the older key.
+/// The next handshake of an identity from an address, at whatever port, takes the older key.
 pub(crate) struct Retry {
     until: Instant,
 }
@@ -139,7 +139,7 @@ struct Handshaker<'a, 'b> {
     now: Instant,
     from: SocketAddr,
     keys: &'a dyn Keys,
-    retries: &'a HashMap<(u64, SocketAddr), Retry>,
+    retries: &'a HashMap<(u64, IpAddr), Retry>,
     table: &'a crate::table::Table,
     peer: &'a mut Peer,
     events: &'a mut Events<'b>,
@@ -161,7 +161,7 @@ impl Host for Handshaker<'_, '_> {
         let identity = Identity::Psk(identity.into());
         let is_retry = self
             .retries
-            .get(&(self.table.who(&identity), self.from))
+            .get(&(self.table.who(&identity), self.from.ip()))
             .is_some_and(|retry| self.now < retry.until);
         let (psk, picked) = match (&found.newest, &found.older) {
             (_, Some(older)) if is_retry => (Psk::Last, older.as_bytes()),
@@ -277,7 +277,7 @@ impl Endpoint {
             _ => Reason::HandshakeFailed,
         };
         if let Some(identity) = &half.peer.identity {
-            self.retries.remove(&(self.table.who(identity), from));
+            self.retries.remove(&(self.table.who(identity), from.ip()));
         }
         events(Event::Drop(reason));
     }
@@ -289,7 +289,7 @@ impl Endpoint {
             self.retries.retain(|_, r| now < r.until);
         }
         if self.retries.len() < RETRIES_MAX {
-            self.retries.insert((self.table.who(identity), from), Retry { until: now + RETRY });
+            self.retries.insert((self.table.who(identity), from.ip()), Retry { until: now + RETRY });
         }
     }
 
@@ -298,7 +298,7 @@ impl Endpoint {
         let Some(mut half) = self.half_open.remove(from) else { return };
         let identity = half.peer.identity.take().unwrap_or(Identity::Nobody);
         let who = self.table.who(&identity);
-        self.retries.remove(&(who, from));
+        self.retries.remove(&(who, from.ip()));
         let (id, has_cid, suite) = (half.id, half.session.has_cid(), half.session.suite());
         let replaced = self.replaced(from, who);
         let replaces = replaced.and_then(|p| self.table.get(p)).map(|a| a.id);

@@ -158,6 +158,9 @@ impl Datagrams {
         self.desk.tally.bytes_in(bytes.len());
         if let Some(secure) = &mut self.secure {
             secure.receive(now, address, bytes);
+            if secure.has_refused() {
+                self.desk.house.auth.handshake_failed(now, address.ip());
+            }
             return self.happened(now, local);
         }
         let Some(peer) =

@@ -143,6 +143,11 @@ impl Secure {
         self.sleepers = last.into_values().map(|(_, id)| id).collect();
     }
 
+    /// Whether the last datagram showed another key or an identity that has none: its sender's address is a proven one.
+    pub(super) fn has_refused(&self) -> bool {
+        self.happened.iter().any(|h| matches!(h, Happened::Drop(Drop::DtlsKey | Drop::DtlsIdentity)))
+    }
+
     /// Hands a datagram to the endpoint.
     pub(super) fn receive(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
