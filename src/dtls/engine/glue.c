@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <string.h>
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/random.h>
 #include "mbedtls/build_info.h"
 #include "mbedtls/ssl.h"
@@ -417,4 +420,12 @@ void tg_version(unsigned char version[3])
     version[0] = MBEDTLS_VERSION_MAJOR;
     version[1] = MBEDTLS_VERSION_MINOR;
     version[2] = MBEDTLS_VERSION_PATCH;
+}
+
+/* Give back to the kernel what freed sessions held: glibc does so by itself only at the end of the heap. */
+void tg_trim(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

@@ -50,6 +50,7 @@ pub struct Endpoint {
     pub(crate) idle: VecDeque<(Instant, Id)>,
     /// Whose numbers are to be written down though no record came.
     pub(crate) pending: Vec<Id>,
+    pub(crate) parked_since_trim: usize,
     plain: Box<[u8; RECORD_MAX]>,
 }
 
@@ -156,6 +157,7 @@ impl Endpoint {
             slab: Slab::default(),
             idle: VecDeque::new(),
             pending: Vec::new(),
+            parked_since_trim: 0,
             plain: Box::new([0; RECORD_MAX]),
             settings,
         })

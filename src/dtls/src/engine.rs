@@ -146,6 +146,12 @@ pub(crate) fn version() -> [u8; 3] {
     v
 }
 
+/// Give freed memory back to the kernel; takes some milliseconds.
+pub(crate) fn trim() {
+    // SAFETY: malloc may be told so at any time.
+    unsafe { ffi::tg_trim() }
+}
+
 /// The host of a call, as the call-backs find it: a fat pointer has no place in a `void *`.
 struct Port<'a>(&'a mut dyn Host);
 

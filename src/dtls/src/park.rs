@@ -15,6 +15,9 @@ use crate::table::{Active, Association, Fresh, Place, State};
 /// Room for any saved context: that of an association with a certificate holds its digest only.
 pub(crate) const BLOB_MAX: usize = 2048;
 
+/// After so many were parked, some 50 MB of the heap, they are given back.
+const PARKED_TO_TRIM: usize = 4096;
+
 /// What became of a kept association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -135,8 +138,14 @@ impl Endpoint {
             };
             if due > now {
                 self.idle.push_back((due, id));
-            } else if !self.park(place) {
+            } else if self.park(place) {
+                self.parked_since_trim += 1;
+            } else {
                 self.idle.push_back((now + self.settings.park_after, id));
+            }
+            if self.parked_since_trim >= PARKED_TO_TRIM {
+                self.parked_since_trim = 0;
+                engine::trim();
             }
         }
     }

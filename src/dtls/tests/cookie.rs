@@ -1,9 +1,5 @@
 //! A test of its own process: it counts what is allocated, by Rust and, through the endpoint's counts, by the engine.
-#![expect(
-    clippy::unwrap_used,
-    unsafe_code,
-    reason = "a test; an allocator that counts is unsafe by its trait"
-)]
+#![expect(unsafe_code, reason = "a test; an allocator that counts is unsafe by its trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -87,4 +87,5 @@ unsafe extern "C" {
     pub(super) fn tg_snapshot(session: *mut Session, out: *mut u8, room: usize) -> usize;
     pub(super) fn tg_load(session: *mut Session, blob: *const u8, len: usize) -> c_int;
     pub(super) fn tg_version(version: *mut u8);
+    pub(super) fn tg_trim();
 }
