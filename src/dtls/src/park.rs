@@ -208,3 +208,81 @@ impl Endpoint {
         Ok(Restored { identity: kept.identity, address: kept.address, has_cid: kept.has_cid })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::{Client, ClientSettings, Event, Found, Key, Keys, Settings};
+
+    struct One;
+
+    impl Keys for One {
+        fn key(&self, _: &[u8]) -> Found {
+            Found { newest: Key::new(b"secret"), older: None }
+        }
+    }
+
+    /// An association that was kept, opened: its blob and the rest.
+    fn kept() -> (Endpoint, Id, crate::kept::Kept) {
+        let now = Now::from_micros(1_000_000);
+        let mut e = Endpoint::new(Settings::default(), std::sync::Arc::new(One), &[1; 32]).unwrap();
+        let mut client = Client::new(&ClientSettings::psk(b"dev", b"secret")).unwrap();
+        let from = "10.0.0.1:5000".parse().unwrap();
+        let (mut to_server, mut to_client, mut kept) = (vec![], vec![], None);
+        client.timeout(now, &mut to_server).unwrap();
+        while !to_server.is_empty() {
+            for d in std::mem::take(&mut to_server) {
+                e.receive(now, from, &d, &mut |event| match event {
+                    Event::Send { datagram, .. } => to_client.push(datagram.to_vec()),
+                    Event::Keep { id, record } => kept = Some((id, record.to_vec())),
+                    _ => {}
+                });
+            }
+            for d in std::mem::take(&mut to_client) {
+                client.receive(now, &d, &mut to_server, &mut vec![]).unwrap();
+            }
+        }
+        let (id, record) = kept.unwrap();
+        let opened = e.sealer.open(id, &record).unwrap();
+        let fresh = Endpoint::new(Settings::default(), std::sync::Arc::new(One), &[1; 32]).unwrap();
+        (fresh, id, opened)
+    }
+
+    #[test]
+    fn a_context_of_another_patch_release_is_taken_and_of_another_minor_one_is_not() {
+        let (mut e, id, mut kept) = kept();
+        let now = Now::from_micros(1);
+        kept.blob[2] += 1;
+        let record = e.sealer.seal(id, &kept).unwrap();
+        e.restore(now, id, &record, None).unwrap();
+        let place = e.table.find(id).unwrap();
+        assert!(e.borrow(place).is_some());
+        kept.blob[1] += 1;
+        let other = Id([3; 8]);
+        let record = e.sealer.seal(other, &kept).unwrap();
+        assert_eq!(e.restore(now, other, &record, None), Err(NotRestored::OtherVersion));
+    }
+
+    #[test]
+    fn a_context_that_is_cut_off_is_refused_by_the_engine_without_harm() {
+        let (e, _, kept) = kept();
+        let suites = e.settings.check().unwrap();
+        let mut engine = Engine::new(true, &suites, (1000, 16_000), 8, 1232).unwrap();
+        for n in 0..kept.blob.len() {
+            assert!(engine.load(&kept.blob[..n]).is_err(), "{n}");
+        }
+        assert!(engine.load(&kept.blob).is_ok());
+    }
+
+    #[test]
+    fn the_numbers_of_a_blob_are_where_they_are_looked_for() {
+        let (e, _, mut kept) = kept();
+        let suites = e.settings.check().unwrap();
+        let mut engine = Engine::new(true, &suites, (1000, 16_000), 8, 1232).unwrap();
+        let n = Numbers { window_top: 77, window: 0b1011, next_out: 0x1234_5678_9abc };
+        blob::set_numbers(&mut kept.blob, n).unwrap();
+        assert_eq!(engine.load(&kept.blob).unwrap().numbers(), n);
+        assert_eq!(blob::numbers(&kept.blob), Some(n));
+    }
+}

@@ -7,9 +7,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Suite(pub u16);
 
-/// All that the engine has and that can be parked: AEAD only. In order of preference: for a small device's PSK first
-/// what it most likely has in hardware, then the ones with forward secrecy. Raw public keys and RFC 8442 are not in
-/// Mbed TLS 3.6, so the one ECDHE_PSK suite is RFC 7905's.
+/// All that the engine has and that can be parked: AEAD only. In order of preference: forward secrecy first, which a
+/// device that offers it can afford; then what a small one most likely has in hardware. Raw public keys and RFC 8442
+/// are not in Mbed TLS 3.6, so the one ECDHE_PSK suite is RFC 7905's.
 const SUITES: &[(u16, &str)] = &[
     (0xccac, "ECDHE-PSK-CHACHA20-POLY1305"),
     (0xc0a8, "PSK-AES128-CCM8"),
