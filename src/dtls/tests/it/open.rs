@@ -269,3 +269,10 @@ fn a_flight_that_comes_in_another_order_opens_without_waiting_for_a_retransmissi
         assert!(server.opened().is_some());
     }
 }
+
+#[test]
+fn an_endpoint_and_a_client_can_go_to_another_thread() {
+    fn can<T: Send>() {}
+    can::<dtls::Endpoint>();
+    can::<dtls::Client>();
+}
