@@ -170,6 +170,14 @@ class ConnectionId(Case):
         self.is_still_the_first()
         self.ends_well()
 
+    def test_who_is_sent_away_hears_it_at_once(self):
+        life = self.live(Udp(self.server.port("dtls")), b"device's")
+        life.report()
+        self.server.cli("clients", "kick", "meter")
+        with self.assertRaises(dtls.Closed):
+            self.client.receive(1)
+        self.ends_well()
+
     def thief(self):
         thief = Udp(self.server.port("dtls"))
         self.addCleanup(thief.close)

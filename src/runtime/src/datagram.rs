@@ -282,14 +282,11 @@ impl Datagrams {
         if secure.next_timeout().is_some_and(|at| at <= now.instant) {
             secure.timeout(now);
         }
-        let sleepers: Vec<Id> = secure.wake(SLEEPERS);
-        let is_more = !sleepers.is_empty();
+        let (sleepers, is_more) = secure.wake(SLEEPERS);
         for id in sleepers {
             self.open_secure(now, id, None);
         }
         self.happened(now, None);
-        let Some(secure) = &self.secure else { return };
-        self.table.port.count_associations(secure.counts());
         if is_more {
             self.desk.house.boxes[usize::from(self.desk.id)].wake();
         }
@@ -385,6 +382,9 @@ impl Datagrams {
             self.perform(now);
         }
         self.after(now);
+        if let Some(secure) = &self.secure {
+            self.table.port.count_associations(secure.counts());
+        }
         self.desk.tally.flush(&self.desk.house.metrics);
         let unwritten = self.secure.as_ref().map_or((false, false), |s| s.unwritten());
         if unwritten.0 {
@@ -410,8 +410,15 @@ impl Datagrams {
             for (peer, why) in std::mem::take(&mut self.table.closing) {
                 self.end(now, peer, why);
             }
+            // Goodbyes of associations that were ended.
+            self.happened(now, None);
             self.post(now);
-            if self.table.ready.is_empty() && self.table.closing.is_empty() && self.out.frames.is_empty() {
+            let is_quiet = self.secure.as_ref().is_none_or(|s| s.happened.is_empty());
+            if self.table.ready.is_empty()
+                && self.table.closing.is_empty()
+                && self.out.frames.is_empty()
+                && is_quiet
+            {
                 return;
             }
         }

@@ -247,10 +247,11 @@ impl Secure {
         Some((proof, address))
     }
 
-    /// Some of those that are to be looked after.
-    pub(super) fn wake(&mut self, most: usize) -> Vec<Id> {
+    /// Some of those that are to be looked after, and whether there are more.
+    pub(super) fn wake(&mut self, most: usize) -> (Vec<Id>, bool) {
         let some = self.sleepers.len().min(most);
-        self.sleepers.drain(..some).filter(|id| !self.by_id.contains_key(id)).collect()
+        let asleep = self.sleepers.drain(..some).filter(|id| !self.by_id.contains_key(id)).collect();
+        (asleep, !self.sleepers.is_empty())
     }
 
     /// For operators.
