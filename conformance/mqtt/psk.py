@@ -13,7 +13,7 @@ class PreSharedKeys(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = harness.Tidegate()
-        cls.ports = {name: harness.free_port() for name in ("mqtt", "coap", "new")}
+        cls.ports = {name: harness.free_port() for name in ("mqtt", "coap", "new", "dtls")}
         cls.server.keys |= {
             "mqtt.listeners.psk.bind": f"{harness.HOST}:{cls.ports['mqtt']}",
             "mqtt.listeners.psk.tls.psk": True,
@@ -23,6 +23,8 @@ class PreSharedKeys(unittest.TestCase):
             "coap.listeners.psk.bind": f"{harness.HOST}:{cls.ports['coap']}",
             "coap.listeners.psk.transport": "tcp",
             "coap.listeners.psk.tls.psk": True,
+            "coap.listeners.dtls.bind": f"{harness.HOST}:{cls.ports['dtls']}",
+            "coap.listeners.dtls.dtls.psk": True,
         }
         for number in range(8):
             cls.server.cli("psk", "add", f"urn:dev:{number}", "--client", f"dev-{number}", "--key", HEX)
@@ -141,6 +143,22 @@ class PreSharedKeys(unittest.TestCase):
             self.assertEqual(self.libcoap("urn:dev:5", "put", "/ps/seen", "-e", "told"), "")
             said, _ = observer.communicate(timeout=20)
         self.assertIn("told", said)
+
+    def test_a_removed_device_is_cut_off_while_it_observes(self):
+        for scheme, port in (("coaps", "dtls"), ("coaps+tcp", "coap")):
+            self.server.cli("psk", "add", "urn:dev:gone", "--client", "dev-gone", "--key", HEX)
+            self.server.reload()
+            with subprocess.Popen(["stdbuf", "-o0", "coap-client-openssl", "-m", "get", "-s", "6", "-B", "6", "-u", "urn:dev:gone",
+                                   "-k", KEY.decode(), f"{scheme}://{harness.HOST}:{self.ports[port]}/ps/cut"],
+                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as observer:
+                harness.until(lambda: self.server.items("subscriptions", "dev-gone"), "it observes")
+                self.server.cli("psk", "remove", "urn:dev:gone")
+                self.server.reload()
+                harness.until(lambda: not self.connected("dev-gone"), "it is cut off")
+                self.server.cli("pub", "cut", "secret")
+                said, _ = observer.communicate(timeout=20)
+            self.assertNotIn("secret", said)
+            self.assertEqual(self.connected("dev-gone"), [])
 
     def test_libcoap_with_another_key_does_not_come_in(self):
         wrong = self.closed("psk_key")
