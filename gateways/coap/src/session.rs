@@ -80,6 +80,12 @@ impl Coap {
         // Neither shows nor changes what others may not see or do.
         let is_harmless = who == Identity::default() && operation.is_harmless();
         if c.phase == Phase::Open && is_harmless {
+            let is_somebodys = c.token.is_some() || c.who != who;
+            if is_somebodys && matches!(operation, Operation::Cancel { .. }) {
+                self.cancel(peer, request.token, out);
+                // Its answer would be the value (RFC 7641, 3.6).
+                return unauthorised("the observation is over; its value is another client's");
+            }
             self.perform(now, peer, request, operation, out);
             return Ok(());
         }

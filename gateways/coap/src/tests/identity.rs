@@ -302,3 +302,24 @@ fn a_session_that_the_driver_has_lost_is_opened_again_by_the_next_request() {
     assert_eq!(b.send(&request(Kind::Con, Code::PUT, 3, &["ps", "a"], &query))[0].code, Code::CHANGED);
     assert!(b.connects.len() == 2 && b.connects[1].token.is_some());
 }
+
+#[test]
+fn who_has_not_the_token_may_end_an_observation_there_and_read_nothing() {
+    let mut b = bench_at("127.0.0.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
+    look.add_uint(OBSERVE, 0);
+    b.send(&look);
+    b.retained = vec![("a".into(), Published::new(b.now, "a", b"secret"))];
+    let mut stop = request(Kind::Con, Code::GET, 3, &["ps", "a"], &[]);
+    (stop.token, stop.payload) = (look.token, Vec::new());
+    stop.add_uint(OBSERVE, 1);
+    let sent = b.send(&stop);
+    assert_eq!((sent[0].code, b.unsubscribed), (Code::UNAUTHORIZED, 1));
+    // With it the answer is the value (RFC 7641, 3.6).
+    let mut stop = request(Kind::Con, Code::GET, 4, &["ps", "a"], &query);
+    stop.add_uint(OBSERVE, 1);
+    assert_eq!(b.send(&stop)[0].payload, b"secret");
+}
