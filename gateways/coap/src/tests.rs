@@ -4,6 +4,7 @@ mod client_link;
 mod group;
 mod identity;
 mod link;
+mod simulation;
 mod stream;
 
 use std::time::Duration;
