@@ -155,7 +155,8 @@ def one_run(server, run, options):
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
             wait_until_answered(process)
-            load = [str(options.bin / "coap"), run, DTLS_AT if run.startswith("dtls-") else AT, str(process.pid), *options.times]
+            at = DTLS_AT if run.startswith("dtls-") else AT
+            load = [str(options.bin / "coap"), run, at, str(process.pid), *options.times]
             done = subprocess.run(pinned(1, load), capture_output=True, text=True, timeout=300)
             if done.returncode != 0:
                 raise RuntimeError(done.stderr.strip())
@@ -183,7 +184,8 @@ def make_runs(options):
                 result = one_run(server, run, options)
                 if result is None:
                     continue
-                line = json.dumps({"server": server, "at": datetime.datetime.now().isoformat(timespec="seconds"), **result})
+                at = datetime.datetime.now().isoformat(timespec="seconds")
+                line = json.dumps({"server": server, "at": at, **result})
                 print(line, flush=True)
                 with open(options.results, "a") as f:
                     f.write(line + "\n")
@@ -198,21 +200,29 @@ def cell(results, field, digits):
     return f"**{middle}** ({low}–{high}; {len(values)})"
 
 
+FIGURES = [
+    ("cpu_s_per_million", "CPU s per million", 2),
+    ("per_second", "requests/s", 0),
+    ("notified_each", "deliveries a request", 2),
+    ("bytes_each", "bytes each", 0),
+]
+
+
 def table(results):
     servers = [s for s in SERVERS if any(r["server"] == s for r in results)]
     for r in results:
         r["notified_each"] = r["notified"] / r["answered"] if r.get("notified") else 0
     lines = [f"| run | figure | {' | '.join(servers)} |", "|---|---|" + "---|" * len(servers)]
-    for field, what, digits in [("cpu_s_per_million", "CPU s per million", 2), ("per_second", "requests/s", 0), ("notified_each", "deliveries a request", 2), ("bytes_each", "bytes each", 0)]:
+    for field, what, digits in FIGURES:
         for run, (title, _) in (RUNS | MEMORY_RUNS).items():
             of = {s: [r for r in results if (r["server"], r["run"]) == (s, run) and r.get(field)] for s in servers}
             if any(of.values()):
                 lines.append(f"| {title} | {what} | {' | '.join(cell(of[s], field, digits) for s in servers)} |")
     for server in servers:
-        those = [r for r in results if r["server"] == server and (r.get("refused") or r.get("repeated"))]
-        if those:
-            texts = [f"{r['run']}: {r['refused']} refused, {r['repeated']} sent again" for r in those]
-            lines.append(f"\n{server}: {'; '.join(texts)}.")
+        of = [r for r in results if r["server"] == server]
+        refused, repeated = (sum(r.get(field, 0) for r in of) for field in ("refused", "repeated"))
+        if refused or repeated:
+            lines.append(f"\n{server}: {refused} requests refused, {repeated} sent again.")
     return "\n".join(lines) + "\n"
 
 
