@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""CoAP servers side by side, as run.py does it for MQTT: each round makes every run once against every server, a fresh one
-on core 0, with the load generator on core 1. Each result is one line of JSON in --results; the table is made from all lines.
+"""CoAP servers side by side, as run.py does it for MQTT: each round makes every run once against every server, a fresh
+one on core 0, with the load generator on core 1. Each result is one line of JSON in --results; the table is made from
+all lines.
 
-libcoap's `coap-server-notls` keeps the last value of each path and tells observers; it remembers no message ids and knows
-no access rules. `echo` sends each datagram back, `echo-16` up to 16 with one call: no server over UDP can be cheaper.
+libcoap's `coap-server-notls` keeps the last value of each path and tells observers; it remembers no message ids and
+knows no access rules. `echo` sends each datagram back, `echo-16` up to 16 with one call: no server over UDP can be
+cheaper.
 """
 
 import argparse
@@ -116,8 +118,8 @@ def server_command(name, run, options, folder):
     if name.startswith("echo"):
         return [str(options.bin / "echo"), AT, *name.split("-")[1:]]
     is_parked = run.startswith("dtls-parked")
-    values = {"durability": "sync" if name.endswith("-sync") else "memory", "idle": "1 s" if is_parked else "5 min"}
-    text = TIDEGATE.format(at=AT, **values)
+    durability, idle = "sync" if name.endswith("-sync") else "memory", "1 s" if is_parked else "5 min"
+    text = TIDEGATE.format(at=AT, durability=durability, idle=idle)
     if is_dtls:
         text += DTLS.format(at=DTLS_AT, park_after="1 s" if is_parked else "1 h")
         devices = ((f"dev{i}", f"{i:016}".encode().hex()) for i in range(DEVICES))
