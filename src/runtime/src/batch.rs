@@ -1,7 +1,7 @@
 //! Many datagrams with one call (`sendmmsg`), each from the address that its peer had written to.
 //!
-//! A call costs as much as a third of what the kernel does for a small datagram. Those of one call share their control
-//! messages, so a batch ends where the source address changes: a socket seldom answers from more than one.
+//! Datagrams of one call share their control messages, so a batch ends where the source address changes: a socket seldom
+//! answers from more than one.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
