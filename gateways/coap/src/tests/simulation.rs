@@ -310,7 +310,7 @@ impl World {
                 asking.times += 1;
                 let (due, message) = (asking.due, asking.message.clone());
                 self.at(due - now, Event::Wake(d));
-                self.to_gateway(d, &message);
+                self.sends(d, &message);
             }
             None => self.ask(d),
         }
@@ -370,7 +370,7 @@ impl World {
         self.at(pause, Event::Wake(d));
     }
 
-    fn to_gateway(&mut self, d: usize, message: &Message) {
+    fn sends(&mut self, d: usize, message: &Message) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         self.carry(|| Event::ToGateway(d, bytes.clone()));
@@ -381,7 +381,7 @@ impl World {
         if message.kind == Kind::Con {
             let is_unwanted = message.code == Code::EMPTY || is_notification && self.devices[d].is_cancelled;
             let kind = if is_unwanted { Kind::Rst } else { Kind::Ack };
-            self.to_gateway(d, &Message::empty(kind, message.id));
+            self.sends(d, &Message::empty(kind, message.id));
             if is_unwanted || self.is_known(d, &message) {
                 return;
             }
