@@ -11,7 +11,8 @@ import time
 import unittest
 
 import harness
-from coap.kit.backend import Backend, Life, again, gateway
+from coap.kit import dtls
+from coap.kit.backend import Backend, Life, again, credential, secure_gateway
 from coap.kit.links import Udp
 from coap.kit.nat import Nat
 from coap.kit.wire import ECHO, GET, POST, PUT, Peer
@@ -32,8 +33,11 @@ class BehindNat(unittest.TestCase):
     def setUp(self):
         self.nat = Nat()
         self.addCleanup(self.nat.close)
-        port = harness.free_port()
-        self.server = gateway({"coap.listeners.udp.bind": f"{self.nat.gateway}:{port}"})
+        port, secure = harness.free_port(), harness.free_port()
+        self.server = secure_gateway({"coap.listeners.udp.bind": f"{self.nat.gateway}:{port}",
+                                      "coap.listeners.dtls.bind": f"{self.nat.gateway}:{secure}"})
+        self.secret = credential(self.server, "secure meter")
+        self.secure = secure
         self.server.__enter__()
         self.addCleanup(self.server.kill)
         self.backend = Backend(self.server)
@@ -52,7 +56,17 @@ class BehindNat(unittest.TestCase):
         return opened.payload.decode()
 
     def test_a_device_keeps_its_observation_through_bindings_that_are_forgotten_and_a_restart(self):
-        life = Life(self.device, self.backend, "meter", f"c=meter&t={self.named('meter')}")
+        self.lives(Life(self.device, self.backend, "meter", f"c=meter&t={self.named('meter')}"))
+
+    def test_a_device_keeps_its_association_and_its_observation_through_them_too(self):
+        link = Udp(self.secure, self.nat.gateway, make=self.nat.device.socket)
+        self.addCleanup(link.close)
+        client = dtls.Client(link, *self.secret).connect()
+        self.lives(Life(Peer(client), self.backend, "secure meter"))
+        self.assertEqual(client.handshakes, 1)
+        self.assertEqual(client.repeated(), [])
+
+    def lives(self, life):
         life.observe()
         ports = set()
         for turn in range(40):
@@ -63,7 +77,7 @@ class BehindNat(unittest.TestCase):
                 again(self.server, signal.SIGTERM)
             # Given while nothing reaches the device: it comes when the device has been heard again.
             life.orders += 1
-            self.backend.tell("down/meter", b"%d" % life.orders)
+            self.backend.tell(f"down/{life.name}", b"%d" % life.orders)
             life.report()
             life.takes()
         life.check()
