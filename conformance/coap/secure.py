@@ -13,7 +13,7 @@ from coap.kit.tools import Case
 
 FLAVOURS = ("openssl", "gnutls")
 # What lives through the loss of datagrams while it shakes hands.
-LOSSY = {("openssl", "psk"), ("openssl", "x509")}
+LOSSY = {("openssl", "psk"), ("openssl", "x509"), ("gnutls", "psk"), ("gnutls", "x509")}
 # Printable: libcoap takes the key as text.
 KEY = b"a key of a meter"
 # Of keys; each suite is tried by a client of its own.

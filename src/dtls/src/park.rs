@@ -16,7 +16,7 @@ use crate::table::{Active, Association, Fresh, Place, State};
 pub(crate) const BLOB_MAX: usize = 2048;
 
 /// After so many were parked, some 50 MB of the heap, they are given back.
-const PARKED_TO_TRIM: usize = 4096;
+const PARKED_TO_TRIM: usize = 1024;
 
 /// What became of a kept association.
 #[derive(Clone, Debug, PartialEq, Eq)]

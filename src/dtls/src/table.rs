@@ -145,7 +145,10 @@ impl Table {
         let who = self.who(identity);
         self.active += usize::from(matches!(f.state, State::Active(_)));
         self.by_id.insert(f.id, place);
-        self.by_identity.entry(who).or_default().push(place);
+        // Nobody is no identity: those who prove nothing have nothing in common.
+        if *identity != Identity::Nobody {
+            self.by_identity.entry(who).or_default().push(place);
+        }
         let association = Association {
             id: f.id,
             address: f.address,

@@ -118,6 +118,20 @@ fn a_client_without_a_certificate_is_nobody_or_is_turned_away() {
 }
 
 #[test]
+fn those_who_prove_nothing_are_not_counted_as_one() {
+    let mut server = server(false, false, 1232);
+    let settings = client(vec![], vec![]);
+    let peers: Vec<_> = (1..=9)
+        .map(|n| {
+            let mut peer = Peer::new(address(n), &settings);
+            assert!(peer.open(&mut server).is_some());
+            peer
+        })
+        .collect();
+    assert_eq!((peers.len(), server.endpoint.counts().active), (9, 9));
+}
+
+#[test]
 fn a_certificate_of_another_authority_or_out_of_date_is_turned_away_also_where_none_is_required() {
     for require in [true, false] {
         for (chain, key) in
