@@ -86,7 +86,8 @@ impl Coap {
                 let ticket = self.ticket(peer, id, Step::Discover { query });
                 out.act(Action::Retained(peer, ticket, everything, limit));
             }
-            // Its session is open by its credential: what it is given stands for that one, over other transports too.
+            // Its session is open by its credential. What it is given opens that one over other transports too, if the
+            // credential is that of a user.
             Operation::Connect { .. } => match self.random::<16>() {
                 Some(token) => {
                     let token = hex(&token);

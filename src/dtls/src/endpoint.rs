@@ -107,8 +107,13 @@ pub(crate) struct Sender<'a, 'b> {
 
 impl Host for Sender<'_, '_> {
     fn send(&mut self, datagram: &[u8]) {
-        let is_reserved = Header::decode(datagram).is_none_or(|h| h.epoch == 0 || h.number < self.limit);
-        if is_reserved {
+        // The peer's connection id may be of any length, so what comes behind the number is not looked at. What cannot be read
+        // does not leave.
+        let is_reserved = |[e0, e1, number @ ..]: [u8; 8]| {
+            let number = number.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+            u16::from_be_bytes([e0, e1]) == 0 || number < self.limit
+        };
+        if datagram.get(3..11).and_then(|b| b.try_into().ok()).is_some_and(is_reserved) {
             (self.events)(Event::Send { to: self.to, datagram });
         }
     }
