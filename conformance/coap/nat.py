@@ -5,6 +5,7 @@ to one that has not been shown to receive (RFC 9175, 2.4)."""
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,10 +13,10 @@ import unittest
 
 import harness
 from coap.kit import dtls
-from coap.kit.backend import Backend, Life, again, credential, secure_gateway
+from coap.kit.backend import Backend, Life, again, credential, gateway, secure_gateway
 from coap.kit.links import Udp
 from coap.kit.nat import Nat
-from coap.kit.wire import ECHO, GET, POST, PUT, Peer
+from coap.kit.wire import ECHO, GET, NON, POST, PUT, Message, Peer, path_options
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Who is not root has all of this file run by the root of a user namespace.
@@ -119,3 +120,26 @@ else:
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class OnOneLink(unittest.TestCase):
+    def test_what_comes_through_a_group_that_was_not_joined_is_not_served_and_least_of_all_in_the_clear(self):
+        nat = Nat()
+        self.addCleanup(nat.close)
+        ports = {name: harness.free_port() for name in ("udp", "dtls")}
+        server = gateway({f"coap.listeners.{name}.bind": f"0.0.0.0:{port}" for name, port in ports.items()}
+                         | {"coap.listeners.dtls.dtls.psk": True})
+        server.__enter__()
+        self.addCleanup(server.kill)
+        # Every host is in the group of all hosts of its links.
+        neighbour = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(neighbour.close)
+        neighbour.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(nat.gateway))
+        neighbour.settimeout(7)
+        request = Message(NON, GET, 1, b"?", path_options("/.well-known/core")).encode()
+        for port in ports.values():
+            neighbour.sendto(request, ("224.0.0.1", port))
+        # Answers would take up to five seconds (RFC 7252, 8.2).
+        self.assertRaises(TimeoutError, neighbour.recv, 1500)
+        neighbour.sendto(request, (nat.gateway, ports["udp"]))
+        self.assertTrue(neighbour.recv(1500), "it is there")

@@ -352,7 +352,13 @@ impl ListenerSetup {
         };
         let groups = match carrier {
             Carrier::Stream => Vec::new(),
-            Carrier::Datagram => s.read("groups", read_groups).unwrap_or_default(),
+            Carrier::Datagram => {
+                if dtls.is_some() && s.has("groups") {
+                    let place = s.place().clone();
+                    s.mistake(place, "groups", "DTLS has none (RFC 7252, 9.1)");
+                }
+                s.read("groups", read_groups).unwrap_or_default()
+            }
         };
         let namespace = s.text("namespace").unwrap_or_default();
         let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_default();

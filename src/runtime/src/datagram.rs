@@ -141,8 +141,8 @@ impl Datagrams {
             for (buffer, meta) in memory.iter().zip(&*metas).take(n) {
                 let stride = meta.stride.max(1);
                 for datagram in buffer[..meta.len.min(buffer.len())].chunks(stride) {
-                    match meta.dst_ip.filter(|ip| ip.to_canonical().is_multicast()) {
-                        Some(_) => self.group(now, meta.addr, datagram),
+                    match meta.dst_ip.map(|ip| ip.to_canonical()).filter(IpAddr::is_multicast) {
+                        Some(group) => self.group(now, meta.addr, group, datagram),
                         None => self.datagram(now, meta.addr, meta.dst_ip, datagram),
                     }
                 }
@@ -171,9 +171,13 @@ impl Datagrams {
         self.input(now, peer, bytes, false);
     }
 
-    /// A datagram that was sent to a group is answered from an address of this host.
-    fn group(&mut self, now: Now, address: SocketAddr, bytes: &[u8]) {
+    /// A datagram that was sent to a group is answered from an address of this host. The system hands over those to groups
+    /// that others have joined, too. DTLS has no groups (RFC 7252, 9.1): what comes through one is not sealed.
+    fn group(&mut self, now: Now, address: SocketAddr, group: IpAddr, bytes: &[u8]) {
         self.desk.tally.bytes_in(bytes.len());
+        if self.secure.is_some() || !self.table.port.setup.groups.contains(&group) {
+            return self.desk.house.metrics.dropped(Drop::Unexpected);
+        }
         let Some(peer) =
             self.table.heard(address, None, bytes.len()).or_else(|| self.open(now, address, None))
         else {

@@ -210,6 +210,7 @@ mod tests {
                 "dtls: needs transport = \"udp\", without sections tls and websocket",
             ),
             ("proxy_protocol = true", "proxy_protocol: unknown key"),
+            ("groups = [\"224.0.1.187\"]\ndtls.psk = true", "groups: DTLS has none"),
         ] {
             let (_, mistakes) = settings(&format!("[coap.listeners.a]\nbind = \"127.0.0.1:1\"\n{text}\n"));
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
