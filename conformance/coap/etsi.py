@@ -227,48 +227,58 @@ class Separate(Case):
         self.slow_uri = f"{self.uri}?c={self.topic}&u=alice&p=secret%20of%20alice".replace("%20", " ")
 
     def slow(self, kind=CON, token=None):
-        """A request that waits for its turn, sent."""
-        for number in range(12):
-            other = self.peer()
-            other.send(other.request(GET, f"/ps/x?c=other{number}&u=alice&p=wrong{number}"))
-        request = self.device.request(GET, self.slow_uri, kind=kind, token=token)
-        self.device.send(request)
-        return request
-
-    def acknowledged(self, request):
-        self.assertEqual(self.device.receive(10), Message(ACK, 0, request.id))
+        """A request that waits for its turn; it was acknowledged if it asks for that. Where the machine was faster than the
+        gateway's patience, the next one has to wait longer."""
+        for others in (12, 24, 48, 96):
+            for number in range(others):
+                other = self.peer()
+                other.send(other.request(GET, f"/ps/x?c=other{number}&u=alice&p=wrong{number}"))
+            request = self.device.request(GET, self.slow_uri, kind=kind, token=token)
+            self.device.send(request)
+            if kind != CON:
+                return request
+            first = self.device.receive(10)
+            if first == Message(ACK, 0, request.id):
+                return request
+            self.is_answer(request, first, "2.05")
+            self.device = self.peer()
+        raise AssertionError("no response is late")
 
     def response(self, request, kind=CON):
         response = self.device.receive(20)
+        self.is_late(response, request, kind)
+        return response
+
+    def is_late(self, response, request, kind=CON):
         self.assertEqual((response.kind, response.says, response.token, response.payload),
                          (kind, "2.05", request.token, b"slow"))
         self.assertEqual(response.uint(CONTENT_FORMAT), TEXT)
-        return response
 
     def test_core_09_a_late_response_comes_by_itself(self):
         request = self.slow(token=b"")
-        self.acknowledged(request)
         self.device.acknowledge(self.response(request))
         self.device.silence(1.5)
 
     def test_core_11_a_late_response_has_the_token(self):
         request = self.slow(token=b"8 bytes.")
-        self.acknowledged(request)
         self.device.acknowledge(self.response(request))
         self.device.silence(1.5)
 
     def test_core_16_a_late_response_survives_loss(self):
         request = self.slow()
-        # The acknowledgement of the request is lost: the request comes again.
-        self.acknowledged(request)
+        # The acknowledgement of the request is lost: the request comes again. The response is lost, then its acknowledgement.
         self.device.send(request)
-        self.acknowledged(request)
-        # The response is lost, then its acknowledgement.
-        first = self.response(request)
-        second = self.device.receive(5)
-        third = self.device.receive(5)
-        self.assertEqual([second, third], [first, first])
-        self.device.acknowledge(third)
+        came = []
+        while sum(message.code != 0 for message in came) < 3:
+            came.append(self.device.receive(20))
+            self.assertIsNotNone(came[-1], came)
+        acknowledgements = [message for message in came if message.code == 0]
+        self.assertLessEqual(len(acknowledgements), 1)
+        self.assertEqual(acknowledgements, [Message(ACK, 0, request.id)] * len(acknowledgements))
+        first, *others = [message for message in came if message.code != 0]
+        self.is_late(first, request)
+        self.assertEqual(others, [first, first])
+        self.device.acknowledge(first)
         self.device.silence(2.5)
 
     def test_core_17_a_late_response_to_a_non_confirmable_request_is_not_announced(self):
