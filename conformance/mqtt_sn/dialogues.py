@@ -7,7 +7,8 @@ import unittest
 
 from mqtt_sn.kit import gateway, script
 
-CASES = [case for path in sorted((pathlib.Path(__file__).parent / "dialogues").glob("*.case")) for case in script.read(path)]
+FOLDER = pathlib.Path(__file__).parent / "dialogues"
+CASES = [case for path in sorted(FOLDER.glob("*.case")) for case in script.read(path)]
 
 
 class Dialogues(unittest.TestCase):

@@ -126,7 +126,7 @@ class Device:
             return frame.topic_id.to_bytes(2, "big").decode()
         if frame.kind_of_topic == wire.PREDEFINED:
             return frame.topic_id
-        assert (wire.NORMAL, frame.topic_id) in self.topics, f"{self.client_id}: an id that was never registered: {frame}"
+        assert (wire.NORMAL, frame.topic_id) in self.topics, f"{self.client_id}: nobody registered this id: {frame}"
         return self.topics[wire.NORMAL, frame.topic_id]
 
     def hears(self, count=1, seconds=PATIENCE):

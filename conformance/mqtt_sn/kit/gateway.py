@@ -4,21 +4,38 @@ import harness
 
 # Long enough for an answer on a busy machine, short enough to be waited for.
 RETRY, RETRIES = 2, 2
-PREDEFINED = {"1": "fixed/one", "2": "fixed/two"}
+PREDEFINED = {1: "fixed/one", 2: "fixed/two"}
 
 
 class Gateway(harness.Tidegate):
-    """Tidegate with MQTT-SN at a port of its own; `more` are further keys of its listener, `keys` of anything."""
+    """Tidegate with MQTT-SN at a port of its own. `more` are further keys of `[mqtt_sn]`, `keys` of anything."""
 
     def __init__(self, more=None, keys=None):
         super().__init__()
         self.ports["mqtt_sn"] = harness.free_port()
         listener = "mqtt_sn.listeners.udp"
-        self.keys |= {f"{listener}.bind": f"{harness.HOST}:{self.port('mqtt_sn')}", f"{listener}.anonymous": "always"}
+        self.keys |= {f"{listener}.bind": f"{harness.HOST}:{self.port('mqtt_sn')}", f"{listener}.anonymous": "always",
+                      "coap.listeners.udp.anonymous": "always", "mqtt_sn.retry_interval": f"{RETRY} s",
+                      "mqtt_sn.max_retries": RETRIES}
         self.keys |= {f"mqtt_sn.{key}": value for key, value in (more or {}).items()}
         self.keys |= keys or {}
+        with open(self.folder / "etc" / "tidegate.toml", "a", encoding="utf-8") as file:
+            for number, topic in PREDEFINED.items():
+                file.write(f'\n[[mqtt_sn.predefined]]\nid = {number}\ntopic = "{topic}"\n')
+
+    def again(self):
+        """Asked to stop, and started again with what it has kept."""
+        self.process.send_signal(harness.signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.said()[-4000:]
+        self.start()
+
+    def killed(self):
+        """Killed, and started again with what it has kept."""
+        self.process.kill()
+        self.process.wait()
+        self.start()
 
 
 def start(more=None, keys=None):
-    """One that answers retransmissions soon, with topics that are predefined."""
-    return Gateway({"retry_interval": f"{RETRY} s", "max_retries": RETRIES} | (more or {}), keys).__enter__()
+    """One that runs."""
+    return Gateway(more, keys).__enter__()

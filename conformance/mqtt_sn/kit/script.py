@@ -112,7 +112,8 @@ class Player:
             getattr(self, f"mqtt_{verb}")(*shlex.split(rest))
         else:
             link = self.sockets.get(name) or self.sockets.setdefault(name, links.Moving(self.port))
-            getattr(self, {">": "send", "<": "expect", "moves": "move", "joins": "join", "leaves": "leave"}[verb])(link, rest)
+            verbs = {">": self.send, "<": self.expect, "moves": self.move, "joins": self.join, "leaves": self.leave}
+            verbs[verb](link, rest)
 
     def send(self, link, words):
         out = b""
@@ -155,7 +156,7 @@ class Player:
         link.move()
 
     def join(self, link, words):
-        """CONNECT with a name of seven octets, clean unless it says `kept`, until CONNACK."""
+        """CONNECT with a name, clean unless it says `kept`, until CONNACK."""
         name, *rest = shlex.split(words)
         flags = 0 if "kept" in rest else 4
         frame = bytes([6 + len(name), 4, flags, 1, 0, 60]) + name.encode()
