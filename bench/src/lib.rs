@@ -9,6 +9,7 @@ pub mod cost;
 pub mod dtls;
 pub mod durable;
 pub mod idle;
+pub mod mqtt_sn;
 pub mod packets;
 pub mod subscriptions;
 pub mod traffic;
