@@ -20,6 +20,9 @@ impl Coap {
         let Ok(request) = Message::decode(datagram) else {
             return out.act(Action::Drop(peer, Drop::Malformed));
         };
+        if self.is_somebody_else(peer, &request) {
+            return self.stay(peer, out);
+        }
         let Some(c) = self.peers.get_mut(&peer) else { return };
         // Neither a Reset nor an acknowledgement may come of it (8.1).
         if request.kind != Kind::Non || !request.code.is_request() {

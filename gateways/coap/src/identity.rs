@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use gateway::{Action, Now, Outbox, Peer};
+use gateway::{Action, Drop, Now, Outbox, Peer};
 
 use crate::Coap;
 use crate::frame::{Kind, Message};
@@ -24,22 +24,50 @@ const FAR: u16 = 0x4000;
 /// How many a probe's may be one of.
 const UNKNOWN: u16 = 0x8000;
 
+/// The client id and the token in a request's query.
+fn shown(request: &Message) -> Option<(&str, &str)> {
+    let query = |names: [&str; 2]| {
+        request.all(URI_QUERY).find_map(|q| {
+            let (name, value) = std::str::from_utf8(q).ok()?.split_once('=')?;
+            names.contains(&name).then_some(value)
+        })
+    };
+    Some((query(["c", "clientid"])?, query(["t", "token"])?))
+}
+
 impl Coap {
     /// The conversation that a request's client id and token prove it to belong to, if that is another one of this socket.
     pub(crate) fn find(&self, peer: Peer, request: &Message) -> Option<Peer> {
         if self.named.is_empty() || self.peers.get(&peer)?.is_sealed {
             return None;
         }
-        let query = |names: [&str; 2]| {
-            request.all(URI_QUERY).find_map(|q| {
-                let (name, value) = std::str::from_utf8(q).ok()?.split_once('=')?;
-                names.contains(&name).then_some(value)
-            })
-        };
-        let token = query(["t", "token"])?;
-        let known = *self.named.get(query(["c", "clientid"])?)?;
+        let (client_id, token) = shown(request)?;
+        let known = *self.named.get(client_id)?;
         let c = self.peers.get(&known).filter(|_| known != peer)?;
         c.token.as_ref().is_some_and(|t| is_same(t, token)).then_some(known)
+    }
+
+    /// Whether the request may be that of somebody else, at an address that this peer may have moved to: whoever was served in
+    /// this conversation would have his answers sent to where its client was, too.
+    pub(crate) fn is_somebody_else(&self, peer: Peer, request: &Message) -> bool {
+        let Some(c) = self.peers.get(&peer).filter(|c| c.candidate.is_some() && !c.is_sealed) else {
+            return false;
+        };
+        let is_its = |(client_id, token)| {
+            c.who.client_id.as_deref() == Some(client_id)
+                && c.token.as_ref().is_some_and(|t| is_same(t, token))
+        };
+        !shown(request).is_some_and(is_its)
+    }
+
+    /// The peer is where it was. Who is at the other address has a conversation of his own when he says it again.
+    pub(crate) fn stay(&mut self, peer: Peer, out: &mut Outbox) {
+        if let Some(c) = self.peers.get_mut(&peer) {
+            c.candidate = None;
+            c.probes.clear();
+        }
+        out.act(Action::Stay(peer));
+        out.act(Action::Drop(peer, Drop::Unexpected));
     }
 
     /// The stranger is `peer`, who has moved to its address.

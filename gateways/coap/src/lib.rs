@@ -234,6 +234,9 @@ impl Coap {
             self.exchange(now, known, request, size, out);
             return self.schedule(known);
         }
+        if self.is_somebody_else(peer, &request) {
+            return self.stay(peer, out);
+        }
         self.exchange(now, peer, request, size, out);
     }
 

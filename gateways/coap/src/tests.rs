@@ -38,6 +38,7 @@ struct Bench {
     connects: Vec<gateway::Connect>,
     rebound: Vec<(Peer, Peer)>,
     reached: Vec<SocketAddr>,
+    stayed: Vec<Peer>,
     /// What was sent to the address that is to be proven alone.
     probes: Vec<Message>,
     /// What came of requests to the device.
@@ -104,6 +105,7 @@ fn bench_of(facts: &Facts, config: Config) -> Bench {
         connects: vec![],
         rebound: vec![],
         reached: vec![],
+        stayed: vec![],
         probes: vec![],
         answered: vec![],
         written: vec![],
@@ -223,6 +225,10 @@ impl Bench {
                     }
                     Action::Rebind(peer, stranger) => {
                         self.rebound.push((peer, stranger));
+                        continue;
+                    }
+                    Action::Stay(peer) => {
+                        self.stayed.push(peer);
                         continue;
                     }
                     Action::Reached(_, address) => {

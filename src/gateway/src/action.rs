@@ -114,6 +114,8 @@ pub enum Action {
     /// The second peer has proven to be the first, who has moved: its address is one that the first may be at, as after
     /// [`crate::Gateway::moved`]. The second is closed. Datagrams only.
     Rebind(Peer, Peer),
+    /// The peer has not moved: whoever is at the address that it may have been at is somebody else. Datagrams only.
+    Stay(Peer),
     /// What was sent with [`crate::Outbox::probe`] to this address of the peer has arrived: it is its address now.
     Reached(Peer, SocketAddr),
     /// What came of [`crate::Gateway::command`].

@@ -36,6 +36,8 @@ pub trait Peers {
     fn replied(&mut self, peer: Peer);
     /// The second peer is the first, at another address. Streams do not move.
     fn rebind(&mut self, _peer: Peer, _stranger: Peer) {}
+    /// The peer is where it was.
+    fn stay(&mut self, _peer: Peer) {}
     /// What was sent to this address of the peer has arrived.
     fn reached(&mut self, _peer: Peer, _address: SocketAddr) {}
 }
@@ -301,6 +303,7 @@ impl Desk {
                 }
             }
             Action::Rebind(peer, stranger) => peers.rebind(peer, stranger),
+            Action::Stay(peer) => peers.stay(peer),
             Action::Reached(peer, address) => peers.reached(peer, address),
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => peers.close(peer, why),

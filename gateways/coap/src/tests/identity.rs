@@ -323,3 +323,24 @@ fn who_has_not_the_token_may_end_an_observation_there_and_read_nothing() {
     stop.add_uint(OBSERVE, 1);
     assert_eq!(b.send(&stop)[0].payload, b"secret");
 }
+
+#[test]
+fn who_is_at_an_address_that_another_may_have_moved_to_is_not_served_in_his_conversation() {
+    // Whoever holds a token can write somebody's address; answers to that one would go to where the token's client was, too.
+    let mut b = bench_at("192.0.2.1:9");
+    let token = b.named();
+    let query = ["c=d".to_owned(), format!("t={token}")];
+    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 7, &["ps", "a"], &query));
+    let connects = b.connects.len();
+    for query in [&["c=victim", "t=its"][..], &["c=victim", "u=u", "p=p"], &["c=d", "t=guess"], &[]] {
+        b.moves(ELSEWHERE);
+        b.stayed.clear();
+        assert!(b.send(&request(Kind::Con, Code::PUT, 8, &["ps", "b"], query)).is_empty());
+        assert_eq!((&b.stayed[..], b.connects.len()), (&[b.peer][..], connects));
+    }
+    assert_eq!(b.published.len(), 1);
+    // The client itself goes on, from wherever it is.
+    b.moves(ELSEWHERE);
+    assert_eq!(b.send(&request(Kind::Con, Code::PUT, 9, &["ps", "a"], &query))[0].code, Code::CHANGED);
+}

@@ -275,6 +275,13 @@ impl Peers for Table {
         self.close(stranger, Close::Moved);
     }
 
+    fn stay(&mut self, peer: Peer) {
+        let moved = self.entry(peer).and_then(|e| e.moved.take());
+        if let Some(moved) = moved {
+            self.forget(moved.way.0, peer.slot);
+        }
+    }
+
     fn reached(&mut self, peer: Peer, address: SocketAddr) {
         let Some(entry) = self.entry(peer) else { return };
         let local = entry.moved.as_ref().filter(|m| m.way.0 == address).map_or(entry.way.1, |m| m.way.1);

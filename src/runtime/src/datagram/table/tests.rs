@@ -117,3 +117,16 @@ fn a_removed_peer_leaves_no_address_behind_and_its_slot_is_another_peer() {
     assert!(t.by_address.is_empty() && t.peek(peer).is_none());
     assert_ne!(add(&mut t, 2), peer);
 }
+
+#[test]
+fn a_peer_that_has_not_moved_leaves_the_other_address_to_who_is_there() {
+    let mut table = table(4);
+    let peer = add(&mut table, 1);
+    let stranger = add(&mut table, 2);
+    table.rebind(peer, stranger);
+    table.remove(stranger);
+    assert_eq!((table.heard(at(2), None, 100), ports(&mut table, peer, false, 50)), (Some(peer), vec![1, 2]));
+    table.stay(peer);
+    assert_eq!((table.heard(at(2), None, 10), ports(&mut table, peer, false, 50)), (None, vec![1]));
+    assert_eq!(table.heard(at(1), None, 10), Some(peer));
+}
