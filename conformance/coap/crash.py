@@ -8,6 +8,7 @@ import threading
 import time
 import unittest
 
+import harness
 from coap.kit import dtls
 from coap.kit.backend import Backend, Life, credential, secure_gateway
 from coap.kit.links import Hopping, Moving, Udp
@@ -80,14 +81,17 @@ class Crash(unittest.TestCase):
         for device in devices:
             self.addCleanup(device.link.close)
             self.addCleanup(device.ends.set)
-        time.sleep(1.5)
+        harness.until(lambda: server.metric("tidegate_dtls_associations", state="parked") == len(devices), "all sleep")
         for device in devices:
             device.start()
+        killed = {"active": 0, "parked": 0}
         for _ in range(KILLS):
             for device in chance.sample(devices, 3):
                 device.life.orders += 1
                 backend.tell(f"down/{device.name}", b"%d" % device.life.orders)
             time.sleep(chance.choice((0.0, 0.05, 0.3, chance.uniform(0, 1.5))))
+            for state in killed:
+                killed[state] += int(server.metric("tidegate_dtls_associations", state=state))
             server.crash()
             server.spawn()
             if chance.random() < 0.1:
@@ -102,7 +106,8 @@ class Crash(unittest.TestCase):
             device.check()
         records = sum(len(device.client.seen) for device in devices)
         reports = sum(device.life.reports for device in devices)
-        print(f"{KILLS} kills, {reports} reports, {records} records of the gateway, none of them twice")
+        print(f"{KILLS} kills of {killed} associations, {reports} reports, {records} records of the gateway, none of them twice")
+        self.assertTrue(all(killed.values()), killed)
         self.assertEqual([d.name for d in devices if d.life.reports <= KILLS // 10], [])
         server.process.send_signal(signal.SIGTERM)
         self.assertEqual(server.process.wait(30), 0, server.said()[-3000:])
