@@ -89,9 +89,9 @@ impl Observation {
         self.sequence.wrapping_add(count) & SEQUENCE
     }
 
-    /// Whether the next number is not reserved any more.
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.sequence_after(1) == self.reserved
+    /// How many more numbers are reserved.
+    pub(crate) fn left(&self) -> u32 {
+        self.reserved.wrapping_sub(self.sequence) & SEQUENCE
     }
 
     /// The number of one more notification.

@@ -28,7 +28,10 @@ impl Coap {
         if request.kind != Kind::Non || !request.code.is_request() {
             return out.act(Action::Drop(peer, Drop::Unexpected));
         }
-        if c.groups.len() + c.leisure.len() >= MOST {
+        // Nothing that somebody waits for is forgotten for it, and it is not told that there is no room.
+        let is_full = c.exchanges.len() >= self.config.max_exchanges
+            || self.remembered >= self.config.max_exchanges_total;
+        if is_full || c.groups.len() + c.leisure.len() >= MOST {
             return out.act(Action::Drop(peer, Drop::ExchangesFull));
         }
         c.seen = now.instant;

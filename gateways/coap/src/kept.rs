@@ -82,7 +82,8 @@ impl Coap {
     /// Writes an observation again whose sequence numbers run out.
     pub(crate) fn keep_if_used_up(&mut self, peer: Peer, token: Token, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer).filter(|c| c.is_kept) else { return };
-        if c.observation(token).is_some_and(|o| o.is_used_up()) {
+        // In time: notifications do not wait for the store.
+        if c.observation(token).is_some_and(|o| o.left() <= RESERVE / 2) {
             self.keep(peer, token, out);
         }
     }

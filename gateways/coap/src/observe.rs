@@ -14,6 +14,10 @@ use crate::resource::{format_of, represent, uint, value_options};
 use crate::transmission::Outgoing;
 use crate::{Coap, Response, code};
 
+/// Numbers of subscriptions: the upper half of those that MQTT has (5.0, 3.8.2.1.2). Its clients, who may go on with the same
+/// session for a while, count from 1: what they subscribe to is no observation's.
+const NUMBERS: std::ops::RangeInclusive<u32> = 0x800_0000..=0xFFF_FFFF;
+
 /// Notifications of QoS 0 that may wait at a peer: the newest of each topic.
 const MAX_WAITING: usize = 64;
 
@@ -46,7 +50,8 @@ impl Coap {
             return self.answer(now, peer, request.id, response, out);
         }
         let identifier = identifier.unwrap_or_else(|| {
-            c.last_identifier = c.last_identifier % 268_435_455 + 1;
+            let next = c.last_identifier + 1;
+            c.last_identifier = if NUMBERS.contains(&next) { next } else { *NUMBERS.start() };
             c.last_identifier
         });
         let mut observation = Observation::new(token, filter.clone(), identifier, now.instant);

@@ -36,3 +36,16 @@ fn errors_acknowledgements_and_resets_are_never_the_answer_to_a_group() {
     assert!(sent.is_empty(), "{sent:?}");
     assert_eq!(b.published.len(), 1);
 }
+
+#[test]
+fn a_group_is_not_told_that_there_is_no_room() {
+    let config = Config { max_exchanges: 1, ..Config::default() };
+    let mut b = bench_of(&facts("127.0.0.1:9", None), config);
+    b.send(&request(Kind::Con, Code::PUT, 1, &["ps", "a"], &[]));
+    let look = request(Kind::Non, Code::GET, 2, &[".well-known", "core"], &[]);
+    assert!(b.group(&look).is_empty());
+    assert!(b.pass(300).is_empty());
+    // Nor is another request with its message id taken for it.
+    let sent = b.send(&request(Kind::Con, Code::PUT, 2, &["ps", "a"], &[]));
+    assert_eq!(sent[0].code, Code::CHANGED);
+}

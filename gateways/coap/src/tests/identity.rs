@@ -82,7 +82,8 @@ fn sequence_numbers_are_reserved_before_they_are_used() {
         let sent = b.deliver_to("a", Qos::AtMostOnce, b"x");
         let kept = b.kept.values().next().unwrap();
         let reserved = u32::from_be_bytes(kept[1..5].try_into().unwrap());
-        assert!(sent[0].uint(OBSERVE).unwrap() < reserved);
+        // Some are left while the store writes that there are more.
+        assert!(sent[0].uint(OBSERVE).unwrap() + 500 < reserved);
     }
 }
 
@@ -343,4 +344,14 @@ fn who_is_at_an_address_that_another_may_have_moved_to_is_not_served_in_his_conv
     // The client itself goes on, from wherever it is.
     b.moves(ELSEWHERE);
     assert_eq!(b.send(&request(Kind::Con, Code::PUT, 9, &["ps", "a"], &query))[0].code, Code::CHANGED);
+}
+
+#[test]
+fn the_numbers_of_subscriptions_are_none_that_mqtt_clients_count_to() {
+    // The session may be an MQTT client's for a while, who subscribes with numbers from 1.
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    let first = b.identifier;
+    b.send(&observe(2, &["ps", "b"]));
+    assert!((0x800_0000..0xFFF_FFFF).contains(&first) && b.identifier == first + 1);
 }
