@@ -447,6 +447,7 @@ impl Gateway for Coap {
             Deliver::Message(d) => self.notify(now, peer, d, out),
             // QoS 2 is settled in one step here; one left over from a session on another protocol is completed.
             Deliver::Release(id) => out.act(Action::Settle(peer, *id, Settle::Done)),
+            Deliver::Nothing => {}
         }
         self.schedule(peer);
     }

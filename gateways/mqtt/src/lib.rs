@@ -265,6 +265,7 @@ impl Gateway for Mqtt {
         match deliver {
             Deliver::Message(d) => self.deliver_message(now, d, out),
             Deliver::Release(id) => self.deliver_release(*id, out),
+            Deliver::Nothing => {}
         }
     }
 

@@ -109,6 +109,11 @@ pub enum Action {
     Save(Peer, Ticket, Box<str>, Option<Bytes>),
     /// The facts kept with the client's session whose names begin so: `Loaded`.
     Load(Peer, Ticket, Box<str>),
+    /// Replace the will, or take it back: `Saved`.
+    SetWill(Peer, Ticket, Option<Box<Will>>),
+    /// Whether the client takes its next delivery. A peer that this was ever said of is handed one delivery at a time, and
+    /// each of them has to be asked for again; one that was asked for comes when it is there. Datagrams only.
+    Want(Peer, bool),
     /// The session's connection ends in order. `with_will`: publish the will all the same (MQTT 5.0 DISCONNECT 0x04).
     Disconnect(Peer, Disconnect),
     /// The second peer has proven to be the first, who has moved: its address is one that the first may be at, as after
@@ -120,6 +125,8 @@ pub enum Action {
     Reached(Peer, SocketAddr),
     /// What came of [`crate::Gateway::command`].
     Answered(Peer, Ticket, Outcome),
+    /// Send this to an address that is no peer's, such as a multicast group. The peers of a DTLS listener have no use for it.
+    Announce(SocketAddr, Vec<u8>),
     /// End the conversation when what was sent before is written.
     Close(Peer, Close),
     /// Something was dropped; count it.
@@ -268,6 +275,8 @@ pub enum Deliver<'a> {
     Message(Delivery<'a>),
     /// A QoS 2 delivery that the client has received and not completed: ask again (PUBREL).
     Release(DeliveryId),
+    /// What was asked for with [`Action::Want`] is not there yet: nothing waits for the client.
+    Nothing,
 }
 
 /// Why the driver asks a machine to end a conversation; `closed` follows when that was written.

@@ -44,6 +44,9 @@ pub enum Flow {
     Continue,
     /// Nothing until a `reply` to this peer: bytes left in the buffer are handed in again after it. Streams only.
     Pause,
+    /// The bytes are somebody else's, who has the peer's address now: the peer is at none any more, and the same bytes come
+    /// again from a new one. Datagrams only.
+    Stranger,
 }
 
 /// A protocol machine.
@@ -58,6 +61,12 @@ pub trait Gateway: Send {
     /// As `input`, of a datagram that was sent to a group of hosts (multicast). Not every protocol has something to say then.
     fn group(&mut self, _now: Now, peer: Peer, _bytes: &mut BytesMut, out: &mut Outbox) {
         out.act(Action::Drop(peer, Drop::Unsupported));
+    }
+
+    /// The part of a datagram that names one of several peers behind the address that it came from; empty if it is the only
+    /// one. Datagrams only.
+    fn node<'a>(&self, _bytes: &'a [u8]) -> &'a [u8] {
+        &[]
     }
 
     /// A layer has proof that the peer's newest bytes came from another address. Until [`Action::Reached`] what is sent to

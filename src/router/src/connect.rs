@@ -182,6 +182,40 @@ impl Router {
         state.will.take().filter(|w| !is_resumed || is_due || (was.is_some() && w.delay.is_zero()))
     }
 
+    /// Replaces the will of a session that is connected, or takes it back.
+    ///
+    /// Refused: `TopicName` if its topic is too long behind the mountpoint, `NoSession` if the session has ended, `NotKept` if it is durable and
+    /// cannot be written.
+    pub fn set_will(
+        &self,
+        session: &Session,
+        will: Option<Box<Will>>,
+        post: &mut Post,
+    ) -> Result<(), Refusal> {
+        let will = will.map(|will| mounted(will, session.mount()));
+        if will.as_ref().is_some_and(|w| check_name(w.message.topic()).is_err()) {
+            return Err(Refusal::TopicName);
+        }
+        let ledger = self.ledger(session);
+        if ledger.is_some() && !self.can_keep() {
+            return Err(Refusal::NotKept);
+        }
+        let mut state = session.state.lock();
+        if state.is_ended || state.at.is_none() {
+            return Err(Refusal::NoSession);
+        }
+        state.will = will;
+        if let Some(ledger) = &ledger {
+            post.wait_for(session.save(&state, ledger, None));
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for the session that was not handed over yet.
+    pub fn has_unsent(&self, session: &Session) -> bool {
+        session.state.lock().has_unsent()
+    }
+
     /// The session's connection at `at` is over. Does nothing if the session is connected elsewhere by now.
     #[expect(clippy::too_many_arguments, reason = "what happened, to whom, and where its consequences go")]
     pub fn disconnect(

@@ -199,6 +199,11 @@ impl Work {
         self.inflight.get(self.sent).is_some_and(is_due)
     }
 
+    /// Whether something was not handed over yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.inflight.len() > self.sent || self.cold.count > 0 || !self.queue.is_empty()
+    }
+
     /// Whether [`step`](Self::step) would hand something over.
     pub(crate) fn is_deliverable(&self, credit: u16) -> bool {
         match self.inflight.get(self.sent) {

@@ -356,6 +356,11 @@ impl State {
         }
     }
 
+    /// See [`crate::Router::has_unsent`].
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.work.as_ref().is_some_and(|w| w.has_unsent())
+    }
+
     /// Takes everything undelivered, oldest first: what was in flight, then what waited. What is on the disk alone is
     /// only counted if no other session could get it.
     pub(crate) fn take_undelivered(&mut self, now: Now, ledger: Option<&Ledger<'_>>) -> (Vec<Entry>, usize) {

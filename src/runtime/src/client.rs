@@ -27,6 +27,20 @@ pub struct Client {
     pub held: u32,
     /// It has not been told that its session is open: nothing is delivered before that.
     pub is_opening: bool,
+    /// How its deliveries go out.
+    pub pace: Pace,
+}
+
+/// See [`gateway::Action::Want`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As they come.
+    #[default]
+    Free,
+    /// None.
+    Held,
+    /// One.
+    Wanted,
 }
 
 /// See [`Client::extra`].

@@ -11,19 +11,20 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use dtls::NotSent;
-use gateway::{Close, Drop, Gateway, Instant, Now, Outbox, Peer, Stop};
+use gateway::{Close, Deliver, Drop, Flow, Gateway, Instant, Now, Outbox, Peer, Stop};
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
-use router::Signal;
+use router::{Session, Signal};
 use tokio::io::unix::AsyncFd;
 
 use crate::batch::{self, Datagram};
+use crate::client::Pace;
 use crate::house::{House, Port};
 use crate::listen::canonical;
 use crate::mailbox::Mail;
 use crate::perform::{Desk, Peers};
 use secure::Secure;
-use table::Table;
+use table::{Table, Way};
 
 mod associations;
 mod secure;
@@ -164,12 +165,24 @@ impl Datagrams {
             }
             return self.happened(now, local);
         }
-        let Some(peer) =
-            self.table.heard(address, local, bytes.len()).or_else(|| self.open(now, address, local))
-        else {
-            return self.desk.house.metrics.dropped(Drop::PeersFull);
+        if self.plain(now, (address, local), bytes, false) {
+            self.plain(now, (address, local), bytes, false);
+        }
+    }
+
+    /// A datagram without DTLS; true if it is to be handed in again, to a new peer.
+    fn plain(&mut self, now: Now, way: Way, bytes: &[u8], is_group: bool) -> bool {
+        let node = self.machine.node(bytes);
+        let known = self.table.heard(way, node, bytes.len());
+        let Some(peer) = known.or_else(|| self.open(now, way, node)) else {
+            self.desk.house.metrics.dropped(Drop::PeersFull);
+            return false;
         };
-        self.input(now, peer, bytes, false);
+        let is_stranger = self.input(now, peer, bytes, is_group) == Flow::Stranger;
+        if is_stranger {
+            self.table.displace(peer);
+        }
+        is_stranger && known.is_some()
     }
 
     /// A datagram that was sent to a group is answered from an address of this host. The system hands over those to groups
@@ -179,37 +192,38 @@ impl Datagrams {
         if self.secure.is_some() || !self.table.port.setup.groups.contains(&group) {
             return self.desk.house.metrics.dropped(Drop::Unexpected);
         }
-        let Some(peer) =
-            self.table.heard(address, None, bytes.len()).or_else(|| self.open(now, address, None))
-        else {
-            return self.desk.house.metrics.dropped(Drop::PeersFull);
-        };
-        self.input(now, peer, bytes, true);
+        self.plain(now, (address, None), bytes, true);
     }
 
-    fn open(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
-        let peer = self.table.add(now, address, local)?;
+    fn open(&mut self, now: Now, way: Way, node: &[u8]) -> Option<Peer> {
+        let peer = self.table.add(now, way, node)?;
         if let Some(facts) = self.table.facts(peer) {
             self.machine.opened(now, peer, &facts, &mut self.out);
         }
         Some(peer)
     }
 
-    fn input(&mut self, now: Now, peer: Peer, bytes: &[u8], is_group: bool) {
-        let Some(client) = self.table.client(peer) else { return };
+    fn input(&mut self, now: Now, peer: Peer, bytes: &[u8], is_group: bool) -> Flow {
+        let Some(client) = self.table.client(peer) else { return Flow::Continue };
         if client.rest(now.instant).is_some() {
-            return self.desk.house.metrics.dropped(Drop::RateLimited);
+            self.desk.house.metrics.dropped(Drop::RateLimited);
+            return Flow::Continue;
         }
         client.spend(now.instant, 0, bytes.len());
         self.out.is_traced = self.desk.is_traced(client);
         self.chunk.clear();
         self.chunk.extend_from_slice(bytes);
+        let mut flow = Flow::Continue;
         if is_group {
             self.machine.group(now, peer, &mut self.chunk, &mut self.out);
-        } else if let Err(why) = self.machine.input(now, peer, &mut self.chunk, &mut self.out) {
-            self.table.close(peer, why);
+        } else {
+            match self.machine.input(now, peer, &mut self.chunk, &mut self.out) {
+                Ok(next) => flow = next,
+                Err(why) => self.table.close(peer, why),
+            }
         }
         self.perform(now);
+        flow
     }
 
     fn perform(&mut self, now: Now) {
@@ -322,6 +336,11 @@ impl Datagrams {
             while let Some(slot) = self.table.ready.pop() {
                 self.drain(now, slot);
             }
+            for (to, bytes) in std::mem::take(&mut self.table.announced) {
+                if self.secure.is_none() {
+                    self.transmit(&[Datagram { to, from: None, bytes: &bytes }]);
+                }
+            }
             for (id, address) in std::mem::take(&mut self.table.reached) {
                 if let Some(secure) = &mut self.secure {
                     secure.moved(id, address);
@@ -351,13 +370,34 @@ impl Datagrams {
         }
         let Some(session) = entry.client.session.clone() else { return };
         self.out.is_traced = self.desk.is_traced(&entry.client);
-        let more = self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER);
+        let more = match entry.client.pace {
+            Pace::Free => self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER),
+            Pace::Held => return,
+            Pace::Wanted => {
+                entry.client.pace = Pace::Held;
+                self.one(now, peer, &session);
+                false
+            }
+        };
         self.perform(now);
         if self.out.wire.len() >= BUFFER {
             self.send(now);
         }
         if more {
             self.table.ready(peer);
+        }
+    }
+
+    /// Hands over one delivery, or says that none is there and remembers that one is wanted.
+    fn one(&mut self, now: Now, peer: Peer, session: &Session) {
+        if self.desk.drain(now, peer, session, &mut *self.machine, &mut self.out, 0) {
+            return;
+        }
+        if let Some(client) = self.table.client(peer) {
+            client.pace = Pace::Wanted;
+        }
+        if !self.desk.house.router.has_unsent(session) {
+            self.machine.deliver(now, peer, &Deliver::Nothing, &mut self.out);
         }
     }
 

@@ -88,6 +88,7 @@ pub(crate) fn drain(
                 ids.extend(d.id);
             }
             Deliver::Release(id) => ids.push(*id),
+            Deliver::Nothing => {}
         }
         count < BATCH
     });

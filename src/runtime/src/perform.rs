@@ -7,13 +7,13 @@ use std::sync::Arc;
 use auth::Grant;
 use gateway::{
     Action, Answer, Close, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message, Now, Outbox,
-    Outcome, Peer, Publish, Qos, Refusal, Request, Subscribe, Ticket, Transport,
+    Outcome, Peer, Publish, Qos, Refusal, Request, Subscribe, Ticket, Transport, Will,
 };
 use router::{Attachment, Fast, Matches, Post, Session};
 use store::Store;
 use tokio::sync::oneshot;
 
-use crate::client::{BACKLOG, Client};
+use crate::client::{BACKLOG, Client, Pace};
 use crate::house::{House, Port};
 use crate::metrics::Tally;
 use crate::requests::{self, Commands};
@@ -38,6 +38,8 @@ pub trait Peers {
     fn rebind(&mut self, _peer: Peer, _stranger: Peer) {}
     /// The peer is where it was.
     fn stay(&mut self, _peer: Peer) {}
+    /// Send this to an address that is no peer's.
+    fn announce(&mut self, _to: SocketAddr, _bytes: Vec<u8>) {}
     /// What was sent to this address of the peer has arrived.
     fn reached(&mut self, _peer: Peer, _address: SocketAddr) {}
 }
@@ -292,6 +294,20 @@ impl Desk {
                 let answer = loaded.map_or_else(Answer::Refused, Answer::Loaded);
                 self.answer(now, peers, machine, out, peer, ticket, answer);
             }
+            Action::SetWill(peer, ticket, will) => {
+                let answer =
+                    self.set_will(peers, peer, will).map_or_else(Answer::Refused, |()| Answer::Saved);
+                self.answer(now, peers, machine, out, peer, ticket, answer);
+            }
+            Action::Want(peer, wants) => {
+                if let Some(client) = peers.client(peer) {
+                    client.pace = if wants { Pace::Wanted } else { Pace::Held };
+                    if wants && client.session.is_some() {
+                        peers.ready(peer);
+                    }
+                }
+            }
+            Action::Announce(to, bytes) => peers.announce(to, bytes),
             Action::Disconnect(peer, how) => {
                 if let Some(client) = peers.client(peer)
                     && let Some(session) = client.session.take()
@@ -354,6 +370,28 @@ impl Desk {
     fn may_answer(&self, grant: &Grant, session: &Session, message: &Message) -> bool {
         let name = || self.house.router.name(session, message.topic());
         requests::may_answer(&self.house, grant, session.mount(), name, message)
+    }
+
+    /// Whether this may be the will of a client of this grant.
+    fn may_leave(&self, grant: &Grant, mount: &str, will: &Message) -> bool {
+        let name = || format!("{mount}{}", target(will.topic()));
+        may_publish(grant, will) && requests::may_answer(&self.house, grant, mount, name, will)
+    }
+
+    fn set_will<P: Peers>(
+        &mut self,
+        peers: &mut P,
+        peer: Peer,
+        will: Option<Box<Will>>,
+    ) -> Result<(), Refusal> {
+        let client = peers.client(peer).ok_or(Refusal::NoSession)?;
+        let (Some(session), Some(grant)) = (&client.session, &client.grant) else {
+            return Err(Refusal::NoSession);
+        };
+        if will.as_ref().is_some_and(|w| !self.may_leave(grant, session.mount(), &w.message)) {
+            return Err(Refusal::NotAuthorised);
+        }
+        self.house.router.set_will(session, will, &mut self.post)
     }
 
     fn subscribe<P: Peers>(

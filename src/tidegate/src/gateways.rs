@@ -28,4 +28,9 @@ pub(crate) const ALL: &[Kind] = &[
         carriers: &[Carrier::Datagram, Carrier::Stream],
         read: |s| Arc::new(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
     },
+    Kind {
+        name: "mqtt_sn",
+        carriers: &[Carrier::Datagram],
+        read: |s| Arc::new(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
+    },
 ];

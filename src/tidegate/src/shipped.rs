@@ -27,7 +27,10 @@ fn every_file_of_etc_is_understood() {
         .iter()
         .map(|g| format!("{} {} {}", g.setup.protocol, g.setup.name, g.setup.bind))
         .collect();
-    assert_eq!(listeners, ["mqtt tcp [::]:1883", "mqtt ws [::]:8083", "coap udp [::]:5683"]);
+    assert_eq!(
+        listeners,
+        ["mqtt tcp [::]:1883", "mqtt ws [::]:8083", "coap udp [::]:5683", "mqtt_sn udp [::]:1884"]
+    );
     let acl = std::fs::read_to_string(etc().join("acl.conf")).unwrap();
     let (list, mistakes) = auth::acl::Acl::decode("acl.conf", &acl);
     assert_eq!(mistakes, []);
@@ -62,7 +65,7 @@ fn the_shipped_configuration_is_the_default_one() {
     assert_eq!(shipped.auth, auth::Options { acl: Some("etc/acl.conf".into()), ..bare.auth });
     assert_eq!(format!("{:?}", shipped.router), format!("{:?}", bare.router));
     // A listener that says its address alone is the shipped one.
-    let text = "[mqtt.listeners.tcp]\nbind = \"[::]:1883\"\n[coap.listeners.udp]\nbind = \"[::]:5683\"\n[mqtt.listeners.ws]\nbind = \"[::]:8083\"\n[mqtt.listeners.ws.websocket]\n";
+    let text = "[mqtt.listeners.tcp]\nbind = \"[::]:1883\"\n[coap.listeners.udp]\nbind = \"[::]:5683\"\n[mqtt_sn.listeners.udp]\nbind = \"[::]:1884\"\n[mqtt.listeners.ws]\nbind = \"[::]:8083\"\n[mqtt.listeners.ws.websocket]\n";
     let bare = settings::decode(file::decode(&Arc::from("bare"), text, &mut mistakes), &mut mistakes);
     let setups = |s: &settings::Settings| s.gates.iter().map(|g| g.setup.clone()).collect::<Vec<_>>();
     assert_eq!(setups(&shipped), setups(&bare));
@@ -120,6 +123,10 @@ fn every_key_that_is_known_is_shown() {
         "mqtt.listeners.ws.websocket",
         "coap",
         "coap.listeners.udp",
+        "mqtt_sn",
+        "mqtt_sn.credentials",
+        "mqtt_sn.advertise",
+        "mqtt_sn.listeners.udp",
     ] {
         for key in known_keys(section) {
             assert!(is_shown(&key), "{section}.{key} is not shown");

@@ -182,6 +182,7 @@ impl World {
                     ids.push(*id);
                     "release".to_owned()
                 }
+                Deliver::Nothing => unreachable!("the driver says so, not the router"),
             });
             true
         });

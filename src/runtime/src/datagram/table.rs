@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use dtls::Id;
 use gateway::{Close, Facts, Now, Peer};
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use slab::Slab;
 
 use super::secure::Proof;
@@ -30,9 +30,23 @@ pub(super) struct Entry {
     moved: Option<Box<Moved>>,
     /// Its DTLS association and what it has proven: such a peer is found by that, and not by its address.
     pub(super) secure: Option<Box<(Id, Proof)>>,
+    /// Which one it is of those behind its address.
+    node: Option<Box<[u8]>>,
+    /// Somebody else is at its address: it is at none.
+    is_displaced: bool,
     generation: u32,
     pub(super) client: Client,
     is_ready: bool,
+}
+
+/// Finds a peer behind an address that several are behind.
+#[derive(Hash)]
+struct Behind<'a>(SocketAddr, &'a [u8]);
+
+impl Equivalent<(SocketAddr, Box<[u8]>)> for Behind<'_> {
+    fn equivalent(&self, key: &(SocketAddr, Box<[u8]>)) -> bool {
+        self.0 == key.0 && *self.1 == *key.1
+    }
 }
 
 struct Moved {
@@ -57,6 +71,8 @@ pub(super) struct Table {
     pub(super) port: Arc<Port>,
     entries: Slab<Entry>,
     by_address: HashMap<SocketAddr, u32>,
+    /// Those that are not the only one behind their address.
+    by_node: HashMap<(SocketAddr, Box<[u8]>), u32>,
     generation: u32,
     /// Bytes of the datagram that is being served.
     current: usize,
@@ -64,6 +80,8 @@ pub(super) struct Table {
     pub(super) closing: Vec<(Peer, Close)>,
     /// Associations that are somewhere else now.
     pub(super) reached: Vec<(Id, SocketAddr)>,
+    /// What is to be sent to addresses that are no peer's.
+    pub(super) announced: Vec<(SocketAddr, Vec<u8>)>,
 }
 
 impl Table {
@@ -72,11 +90,13 @@ impl Table {
             port,
             entries: Slab::new(),
             by_address: HashMap::new(),
+            by_node: HashMap::new(),
             generation: 0,
             current: 0,
             ready: Vec::new(),
             closing: Vec::new(),
             reached: Vec::new(),
+            announced: Vec::new(),
         }
     }
 
@@ -89,9 +109,12 @@ impl Table {
     }
 
     /// The peer that is, or may be, at this address.
-    pub(super) fn heard(&mut self, address: SocketAddr, local: Option<IpAddr>, bytes: usize) -> Option<Peer> {
+    pub(super) fn heard(&mut self, (address, local): Way, node: &[u8], bytes: usize) -> Option<Peer> {
         self.current = bytes;
-        let slot = *self.by_address.get(&address)?;
+        let slot = match node {
+            [] => *self.by_address.get(&address)?,
+            node => *self.by_node.get(&Behind(address, node))?,
+        };
         let entry = self.entries.get_mut(slot as usize)?;
         match &mut entry.moved {
             Some(moved) if moved.way.0 == address => {
@@ -139,10 +162,26 @@ impl Table {
         Some(peer)
     }
 
-    pub(super) fn add(&mut self, now: Now, address: SocketAddr, local: Option<IpAddr>) -> Option<Peer> {
-        let peer = self.insert(now, (address, local))?;
-        self.by_address.insert(address, peer.slot);
+    pub(super) fn add(&mut self, now: Now, way: Way, node: &[u8]) -> Option<Peer> {
+        let peer = self.insert(now, way)?;
+        if node.is_empty() {
+            self.by_address.insert(way.0, peer.slot);
+        } else if let Some(entry) = self.entry(peer) {
+            entry.node = Some(node.into());
+            self.by_node.insert((way.0, node.into()), peer.slot);
+        }
         Some(peer)
+    }
+
+    /// Somebody else has the peer's address now: the peer is at none until it shows itself again.
+    pub(super) fn displace(&mut self, peer: Peer) {
+        let Some(entry) = self.entry(peer).filter(|e| e.secure.is_none()) else { return };
+        entry.is_displaced = true;
+        let (address, moved, node) = (entry.way.0, entry.moved.take(), entry.node.take());
+        self.forget(address, node.as_deref(), peer.slot);
+        if let Some(moved) = moved {
+            self.forget(moved.way.0, None, peer.slot);
+        }
     }
 
     fn insert(&mut self, now: Now, way: Way) -> Option<Peer> {
@@ -155,7 +194,16 @@ impl Table {
             client.extra().rate = Some(rate);
         }
         let generation = self.generation;
-        let entry = Entry { way, moved: None, secure: None, generation, client, is_ready: false };
+        let entry = Entry {
+            way,
+            moved: None,
+            secure: None,
+            node: None,
+            is_displaced: false,
+            generation,
+            client,
+            is_ready: false,
+        };
         let slot = self.entries.insert(entry) as u32;
         self.port.open.fetch_add(1, Ordering::Relaxed);
         Some(Peer { slot, generation: self.generation })
@@ -164,17 +212,22 @@ impl Table {
     pub(super) fn remove(&mut self, peer: Peer) {
         if self.peek(peer).is_some() {
             let entry = self.entries.remove(peer.slot as usize);
-            self.forget(entry.way.0, peer.slot);
+            self.forget(entry.way.0, entry.node.as_deref(), peer.slot);
             if let Some(moved) = entry.moved {
-                self.forget(moved.way.0, peer.slot);
+                self.forget(moved.way.0, None, peer.slot);
             }
             self.port.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// The address is not this slot's any more, if it was.
-    fn forget(&mut self, address: SocketAddr, slot: u32) {
-        if self.by_address.get(&address) == Some(&slot) {
+    fn forget(&mut self, address: SocketAddr, node: Option<&[u8]>, slot: u32) {
+        if let Some(node) = node {
+            let key = Behind(address, node);
+            if self.by_node.get(&key) == Some(&slot) {
+                self.by_node.remove(&key);
+            }
+        } else if self.by_address.get(&address) == Some(&slot) {
             self.by_address.remove(&address);
         }
     }
@@ -191,7 +244,7 @@ impl Table {
             return;
         }
         if let Some(old) = old.filter(|old| old.way.0 != way.0) {
-            self.forget(old.way.0, peer.slot);
+            self.forget(old.way.0, None, peer.slot);
         }
         self.by_address.insert(way.0, peer.slot);
     }
@@ -199,7 +252,7 @@ impl Table {
     /// Where a message of so many bytes for the peer goes: a probe to the address that is to be proven, everything else
     /// to both, as far as the new one may be sent so much.
     pub(super) fn ways(&mut self, peer: Peer, is_probe: bool, bytes: usize) -> Option<[Option<Way>; 2]> {
-        let entry = self.entry(peer)?;
+        let entry = self.entry(peer).filter(|e| !e.is_displaced)?;
         let new = entry.moved.as_deref_mut().and_then(|m| m.spend(bytes).then_some(m.way));
         Some([(!is_probe).then_some(entry.way), new])
     }
@@ -278,8 +331,12 @@ impl Peers for Table {
     fn stay(&mut self, peer: Peer) {
         let moved = self.entry(peer).and_then(|e| e.moved.take());
         if let Some(moved) = moved {
-            self.forget(moved.way.0, peer.slot);
+            self.forget(moved.way.0, None, peer.slot);
         }
+    }
+
+    fn announce(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        self.announced.push((to, bytes));
     }
 
     fn reached(&mut self, peer: Peer, address: SocketAddr) {
@@ -291,7 +348,7 @@ impl Peers for Table {
             let id = secure.0;
             self.reached.push((id, address));
         } else if old.0 != address {
-            self.forget(old.0, peer.slot);
+            self.forget(old.0, None, peer.slot);
             self.by_address.insert(address, peer.slot);
         }
     }

@@ -9,10 +9,10 @@ use gateway::{
 };
 use router::{Open, Session};
 
-use super::{Desk, Peers, may_publish, target};
+use super::{Desk, Peers};
 use crate::client::Client;
 use crate::mailbox::Mail;
-use crate::{requests, sys};
+use crate::sys;
 
 impl Desk {
     #[expect(
@@ -211,11 +211,7 @@ impl Desk {
         let Some(mount) = mount(&port.facts.mountpoint, &connect.client_id, grant.username()) else {
             return Answer::Refused(Refusal::ClientId);
         };
-        let may_leave = |will: &Message| {
-            let name = || format!("{mount}{}", target(will.topic()));
-            may_publish(&grant, will) && requests::may_answer(&self.house, &grant, &mount, name, will)
-        };
-        if connect.will.as_ref().is_some_and(|w| !may_leave(&w.message)) {
+        if connect.will.as_ref().is_some_and(|w| !self.may_leave(&grant, &mount, &w.message)) {
             return self.refuse(peers, peer, Refusal::NotAuthorised);
         }
         // Who only borrows the name must not end a session that is held by a token.

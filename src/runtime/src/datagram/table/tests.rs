@@ -53,8 +53,8 @@ fn at(port: u16) -> SocketAddr {
 }
 
 fn add(table: &mut Table, port: u16) -> Peer {
-    assert!(table.heard(at(port), None, 10).is_none());
-    table.add(Now::default(), at(port), None).unwrap()
+    assert!(table.heard((at(port), None), &[], 10).is_none());
+    table.add(Now::default(), (at(port), None), &[]).unwrap()
 }
 
 /// The ports that a message of so many bytes goes to.
@@ -70,11 +70,11 @@ fn a_peer_that_may_have_moved_is_sent_to_both_and_little_to_the_new_address() {
     t.rebind(peer, stranger);
     assert_eq!(t.closing, [(stranger, Close::Moved)]);
     t.remove(stranger);
-    assert_eq!(t.heard(at(2), None, 10), Some(peer));
+    assert_eq!(t.heard((at(2), None), &[], 10), Some(peer));
     assert_eq!(ports(&mut t, peer, false, 100), [1, 2]);
     assert_eq!(ports(&mut t, peer, false, 100), [1], "136 bytes are free");
     assert_eq!(ports(&mut t, peer, true, 30), [2], "a probe goes to the new one alone");
-    assert_eq!(t.heard(at(2), None, 200), Some(peer));
+    assert_eq!(t.heard((at(2), None), &[], 200), Some(peer));
     assert_eq!(ports(&mut t, peer, false, 400), [1, 2], "three times what came from there");
 }
 
@@ -101,17 +101,17 @@ fn the_newest_address_is_the_one_that_may_be_and_an_older_one_can_be_reached_sti
         t.remove(stranger);
     }
     assert_eq!(ports(&mut t, peer, false, 10), [1, 3]);
-    assert!(t.heard(at(2), None, 10).is_none());
+    assert!(t.heard((at(2), None), &[], 10).is_none());
     t.reached(peer, at(2));
     assert_eq!(ports(&mut t, peer, false, 10), [2, 3]);
-    assert_eq!((t.heard(at(2), None, 10), t.heard(at(3), None, 10)), (Some(peer), Some(peer)));
+    assert_eq!((t.heard((at(2), None), &[], 10), t.heard((at(3), None), &[], 10)), (Some(peer), Some(peer)));
 }
 
 #[test]
 fn a_removed_peer_leaves_no_address_behind_and_its_slot_is_another_peer() {
     let mut t = table(1);
     let peer = add(&mut t, 1);
-    assert!(t.add(Now::default(), at(9), None).is_none(), "the bound");
+    assert!(t.add(Now::default(), (at(9), None), &[]).is_none(), "the bound");
     t.may_be_at(peer, (at(2), None));
     t.remove(peer);
     assert!(t.by_address.is_empty() && t.peek(peer).is_none());
@@ -125,8 +125,36 @@ fn a_peer_that_has_not_moved_leaves_the_other_address_to_who_is_there() {
     let stranger = add(&mut table, 2);
     table.rebind(peer, stranger);
     table.remove(stranger);
-    assert_eq!((table.heard(at(2), None, 100), ports(&mut table, peer, false, 50)), (Some(peer), vec![1, 2]));
+    assert_eq!(
+        (table.heard((at(2), None), &[], 100), ports(&mut table, peer, false, 50)),
+        (Some(peer), vec![1, 2])
+    );
     table.stay(peer);
-    assert_eq!((table.heard(at(2), None, 10), ports(&mut table, peer, false, 50)), (None, vec![1]));
-    assert_eq!(table.heard(at(1), None, 10), Some(peer));
+    assert_eq!((table.heard((at(2), None), &[], 10), ports(&mut table, peer, false, 50)), (None, vec![1]));
+    assert_eq!(table.heard((at(1), None), &[], 10), Some(peer));
+}
+
+#[test]
+fn several_peers_behind_one_address_are_told_apart_by_their_nodes() {
+    let mut t = table(10);
+    let alone = add(&mut t, 1);
+    let a = t.add(Now::default(), (at(1), None), b"a").unwrap();
+    let b = t.add(Now::default(), (at(1), None), b"b").unwrap();
+    assert_eq!(t.heard((at(1), None), b"a", 9), Some(a));
+    assert_eq!(t.heard((at(1), None), b"b", 9), Some(b));
+    assert_eq!(t.heard((at(1), None), &[], 9), Some(alone));
+    t.remove(a);
+    assert_eq!(t.heard((at(1), None), b"a", 9), None);
+    assert_eq!((t.heard((at(1), None), b"b", 9), t.heard((at(1), None), &[], 9)), (Some(b), Some(alone)));
+}
+
+#[test]
+fn who_has_lost_its_address_is_sent_nothing_and_does_not_take_it_back() {
+    let mut t = table(10);
+    let old = add(&mut t, 1);
+    t.displace(old);
+    assert!(t.heard((at(1), None), &[], 9).is_none() && t.ways(old, false, 9).is_none());
+    let new = add(&mut t, 1);
+    t.remove(old);
+    assert_eq!(t.heard((at(1), None), &[], 9), Some(new));
 }

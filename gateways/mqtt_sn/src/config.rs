@@ -1,0 +1,162 @@
+//! The section `[mqtt_sn]`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use gateway::config::Section;
+use gateway::topic::check_name;
+
+/// Who may take a session along to another address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebind {
+    /// Whoever says the client id.
+    Any,
+    /// From the same host.
+    SameIp,
+    /// Only who has proven who it is.
+    Dtls,
+}
+
+/// What the section says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// First wait for an answer, and each one after it.
+    pub retry_interval: Duration,
+    /// How often a message is sent again.
+    pub max_retries: u32,
+    /// How long a session without CleanSession outlives its client's silence.
+    pub session_expiry: Duration,
+    /// A peer that is in the middle of connecting, or only publishes with QoS -1, is forgotten after so long.
+    pub idle_timeout: Duration,
+    /// Largest message to a client.
+    pub max_packet_size: usize,
+    /// Most topic ids of a client.
+    pub max_topics: usize,
+    /// See [`Rebind`].
+    pub rebind: Rebind,
+    /// Whether QoS -1 is taken from who is not connected.
+    pub qos_minus_one: bool,
+    /// This gateway's number.
+    pub gateway_id: u8,
+    /// Seconds between two ADVERTISE messages; none is never.
+    pub advertise: Option<u16>,
+    /// Where they go.
+    pub advertise_to: SocketAddr,
+    /// What clients that are not proven by DTLS come in with; `%c` is the client id.
+    pub credentials: Credentials,
+    /// The same for who publishes with QoS -1 without a connection.
+    pub anonymous: Credentials,
+    /// Topics that both sides know beforehand, by client id; the empty one is everybody.
+    pub predefined: HashMap<Box<str>, HashMap<u16, Box<str>>>,
+}
+
+/// A user name and password.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// None is nobody.
+    pub username: Option<String>,
+    /// None is none.
+    pub password: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            retry_interval: Duration::from_secs(10),
+            max_retries: 3,
+            session_expiry: Duration::from_secs(7 * 86_400),
+            idle_timeout: Duration::from_secs(60),
+            max_packet_size: 1024,
+            max_topics: 1000,
+            rebind: Rebind::Any,
+            qos_minus_one: true,
+            gateway_id: 1,
+            advertise: None,
+            advertise_to: SocketAddr::from(([224, 0, 0, 1], 1884)),
+            credentials: Credentials::default(),
+            anonymous: Credentials::default(),
+            predefined: HashMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the section `[mqtt_sn]` but for its listeners.
+    pub fn read(s: &mut Section<'_>) -> Config {
+        let d = Config::default();
+        let (ms, second, day) =
+            (Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(86_400));
+        let words = [("any", Rebind::Any), ("same-ip", Rebind::SameIp), ("dtls", Rebind::Dtls)];
+        let config = Config {
+            retry_interval: s.duration("retry_interval", d.retry_interval, ms..=300 * second),
+            max_retries: s.number("max_retries", d.max_retries, 0..=20),
+            session_expiry: s.duration("session_expiry", d.session_expiry, second..=365 * day),
+            idle_timeout: s.duration("idle_timeout", d.idle_timeout, second..=day),
+            max_packet_size: s.size("max_packet_size", d.max_packet_size, 32..=65_000),
+            max_topics: s.number("max_topics", d.max_topics as u32, 1..=65_534) as usize,
+            rebind: s.choice("rebind", d.rebind, &words),
+            qos_minus_one: s.flag("qos_minus_one", d.qos_minus_one),
+            gateway_id: s.number("gateway_id", d.gateway_id, 0..=255),
+            credentials: credentials(s.section("credentials")),
+            anonymous: credentials(s.section("qos_minus_one_credentials")),
+            predefined: predefined(s),
+            ..d
+        };
+        let mut a = s.section("advertise");
+        // The message holds its duration in 16 bits (5.4.1).
+        let duration = a.duration("duration", Duration::ZERO, Duration::ZERO..=65_535 * second);
+        let to = a.parsed("to", "an address such as \"224.0.0.1:1884\"");
+        a.finish();
+        let advertise = u16::try_from(duration.as_secs()).ok().filter(|n| *n > 0);
+        Config { advertise, advertise_to: to.unwrap_or(config.advertise_to), ..config }
+    }
+
+    /// The name of a predefined topic id, as this client knows it.
+    pub(crate) fn predefined(&self, client_id: &str, id: u16) -> Option<&str> {
+        let find = |who: &str| self.predefined.get(who)?.get(&id).map(|name| &**name);
+        if self.predefined.is_empty() { None } else { find(client_id).or_else(|| find("")) }
+    }
+
+    /// The predefined id of a topic, as this client knows it.
+    pub(crate) fn predefined_id(&self, client_id: &str, topic: &str) -> Option<u16> {
+        let of = |who: &str| {
+            self.predefined.get(who)?.iter().filter(|(_, name)| ***name == *topic).map(|(id, _)| *id).min()
+        };
+        if self.predefined.is_empty() {
+            return None;
+        }
+        // What the client's own list says under this number comes before what everybody's says.
+        let is_hidden = |id: &u16| self.predefined(client_id, *id) != Some(topic);
+        of(client_id).or_else(|| of("").filter(|id| !is_hidden(id)))
+    }
+}
+
+fn credentials(mut s: Section<'_>) -> Credentials {
+    let of = Credentials { username: s.text("username"), password: s.text("password") };
+    s.finish();
+    of
+}
+
+/// `[[mqtt_sn.predefined]]` with `id`, `topic` and perhaps `client`.
+fn predefined(s: &mut Section<'_>) -> HashMap<Box<str>, HashMap<u16, Box<str>>> {
+    let mut all: HashMap<Box<str>, HashMap<u16, Box<str>>> = HashMap::new();
+    let list = s.list("predefined", |mut s| {
+        let place = s.place().clone();
+        // 0x0000 and 0xFFFF are reserved (5.3.11).
+        let id = s.number("id", 0, 1..=65_534);
+        let (topic, client) = (s.text("topic").unwrap_or_default(), s.text("client").unwrap_or_default());
+        if id == 0 {
+            s.mistake(place.clone(), "id", "is missing: a number from 1 to 65534");
+        }
+        if check_name(&topic).is_err() {
+            s.mistake(place, "topic", "is missing, or no topic such as \"plant/temperature\"");
+        }
+        s.finish();
+        (client, id, topic)
+    });
+    for (client, id, topic) in list {
+        all.entry(client.into()).or_default().insert(id, topic.into());
+    }
+    all
+}

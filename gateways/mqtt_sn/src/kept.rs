@@ -1,0 +1,113 @@
+//! What is kept with the session of a client without CleanSession, so that it goes on after the gateway was started again:
+//! topic ids, the will, and how the client is.
+
+use bytes::Bytes;
+use gateway::topic::check_name;
+use gateway::{Action, Message, Now, Outbox, Peer, Qos, Will};
+use wire::{Reader, Writer};
+
+use crate::MqttSn;
+use crate::conversation::Client;
+use crate::ticket::{Asked, ticket};
+use crate::topics::Topics;
+
+/// Where the names of these facts begin.
+pub(crate) const FACTS: &str = "sn/";
+const STATE: &str = "sn/state";
+const WILL: &str = "sn/will";
+const TOPIC: &str = "sn/t/";
+const VERSION: u8 = 1;
+
+/// What facts say.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    /// Keep-alive and sleep duration; none if this was no client of MQTT-SN.
+    pub(crate) state: Option<(u16, u16)>,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) topics: Topics,
+}
+
+/// Reads the facts that came with a session; what cannot be read is left out.
+pub(crate) fn load(now: Now, facts: &[(Box<str>, Bytes)]) -> Loaded {
+    let mut loaded = Loaded::default();
+    for (name, value) in facts {
+        let mut r = Reader::new(value);
+        if r.u8() != Ok(VERSION) {
+            continue;
+        }
+        match &**name {
+            STATE => loaded.state = r.u16().ok().zip(r.u16().ok()),
+            WILL => loaded.will = will(now, &mut r),
+            name => {
+                let id = name.strip_prefix(TOPIC).and_then(|id| u16::from_str_radix(id, 16).ok());
+                let is_known = r.u8();
+                if let (Some(id @ 1..=0xFFFE), Ok(is_known), Ok(topic)) =
+                    (id, is_known, std::str::from_utf8(r.take_rest()))
+                {
+                    loaded.topics.put(id, topic, is_known == 1);
+                }
+            }
+        }
+    }
+    loaded
+}
+
+fn will(now: Now, r: &mut Reader<'_>) -> Option<Box<Will>> {
+    let (qos, retain) = (Qos::from_u8(r.u8().ok()?)?, r.u8().ok()? == 1);
+    let topic = std::str::from_utf8(r.prefixed16().ok()?).ok()?;
+    check_name(topic).ok()?;
+    Some(make_will(now, topic, r.take_rest(), qos, retain))
+}
+
+/// A will that is published at once when its client is lost.
+pub(crate) fn make_will(now: Now, topic: &str, data: &[u8], qos: Qos, retain: bool) -> Box<Will> {
+    let message = Message::new(now, topic, data).with_qos(qos).with_retain(retain);
+    Box::new(Will { message, delay: std::time::Duration::ZERO })
+}
+
+fn save(peer: Peer, client: &Client, name: &str, value: Option<Vec<u8>>, out: &mut Outbox) {
+    if !client.is_clean {
+        let nobody_waits = ticket(Asked::Nothing, 0, 0);
+        out.act(Action::Save(peer, nobody_waits, name.into(), value.map(Bytes::from)));
+    }
+}
+
+/// Keeps how the client is.
+pub(crate) fn keep_state(peer: Peer, client: &Client, out: &mut Outbox) {
+    let mut value = vec![VERSION];
+    value.put_u16(client.keep_alive);
+    value.put_u16(client.sleep);
+    save(peer, client, STATE, Some(value), out);
+}
+
+/// Keeps the will, or that there is none.
+pub(crate) fn keep_will(peer: Peer, client: &Client, out: &mut Outbox) {
+    let value = client.will.as_ref().map(|w| {
+        let mut value = vec![VERSION, w.message.qos() as u8, u8::from(w.message.retain())];
+        value.put_prefixed16(w.message.topic().as_bytes());
+        value.put(w.message.payload());
+        value
+    });
+    save(peer, client, WILL, value, out);
+}
+
+/// Keeps a topic id; the answer is for `asked`.
+pub(crate) fn keep_topic(peer: Peer, client: &Client, id: u16, asked: (Asked, u16), out: &mut Outbox) {
+    let Some(topic) = client.topics.name(id).filter(|_| !client.is_clean) else { return };
+    let mut value = vec![VERSION, u8::from(client.topics.is_known(id))];
+    value.put(topic.as_bytes());
+    let name = format!("{TOPIC}{id:04x}");
+    out.act(Action::Save(peer, ticket(asked.0, id, asked.1), name.into(), Some(value.into())));
+}
+
+impl MqttSn {
+    /// Keeps everything of a client whose session was to end with its connection, and now is not.
+    pub(crate) fn keep_all(&self, peer: Peer, out: &mut Outbox) {
+        let Some(client) = self.peers.get(peer).and_then(|c| c.client.as_deref()) else { return };
+        keep_state(peer, client, out);
+        keep_will(peer, client, out);
+        for (id, _) in client.topics.iter() {
+            keep_topic(peer, client, id, (Asked::Topic, 0), out);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Keep alive, sleep and goodbye (MQTT-SN 1.2, 6.11, 6.12, 6.14).
+
+use std::time::Duration;
+
+use gateway::{Action, Close, Disconnect, Drop, Flow, Now, Outbox, Peer};
+
+use crate::MqttSn;
+use crate::conversation::Phase;
+use crate::frame::kind;
+use crate::kept;
+
+impl MqttSn {
+    /// PINGREQ: alive, or awake. With a client id it moves the client here.
+    pub(crate) fn ping(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        client_id: &str,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) -> Flow {
+        let Some(c) = self.peers.get(peer) else { return Flow::Continue };
+        if c.pending.is_some() {
+            self.too_early(peer, crate::Message::PingReq { client_id }, bytes, out);
+            return Flow::Continue;
+        }
+        let is_here = c.client.as_ref().is_some_and(|k| client_id.is_empty() || *k.client_id == *client_id);
+        if is_here {
+            self.wake(now, peer, out);
+            return Flow::Continue;
+        }
+        if c.has_session() && !c.is_sealed {
+            // Somebody else has got this address.
+            return Flow::Stranger;
+        }
+        let is_anothers =
+            c.credential.as_deref().is_some_and(|own| own != client_id && !client_id.is_empty());
+        if client_id.is_empty() || is_anothers || c.has_session() {
+            self.unknown_ping(now, peer, is_anothers, bytes, out);
+        } else if self.may_move(client_id, peer) {
+            self.resume(now, peer, client_id, bytes, out);
+        } else {
+            self.say(peer, out, kind::DISCONNECT, |_| {});
+        }
+        Flow::Continue
+    }
+
+    fn unknown_ping(&mut self, now: Now, peer: Peer, is_anothers: bool, bytes: &[u8], out: &mut Outbox) {
+        if is_anothers {
+            self.say(peer, out, kind::DISCONNECT, |_| {});
+        } else {
+            self.unknown(now, peer, bytes, out);
+        }
+    }
+
+    fn wake(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(peer) else { return };
+        match c.phase {
+            Phase::Asleep => {
+                c.phase = Phase::Awake;
+                self.go_on(now, peer, out);
+            }
+            // It is being answered.
+            Phase::Awake => out.act(Action::Drop(peer, Drop::Duplicate)),
+            _ => self.say(peer, out, kind::PINGRESP, |_| {}),
+        }
+    }
+
+    /// Sends again what was not answered, or takes the next delivery.
+    pub(crate) fn go_on(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let Some(client) = self.peers.get_mut(peer).and_then(|c| c.client.as_mut()) else { return };
+        match &mut client.outgoing {
+            Some(outgoing) => {
+                outgoing.tries = 0;
+                self.transmit(now, peer, true, out);
+            }
+            None => out.act(Action::Want(peer, true)),
+        }
+    }
+
+    /// Nothing waits any more: who was only awake for that sleeps again (6.14).
+    pub(crate) fn drained(&mut self, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(peer).filter(|c| c.phase == Phase::Awake) else { return };
+        if c.client.as_ref().is_some_and(|k| k.outgoing.is_none()) {
+            c.phase = Phase::Asleep;
+            out.act(Action::Want(peer, false));
+            self.say(peer, out, kind::PINGRESP, |_| {});
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, peer: Peer, duration: Option<u16>, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(peer) else { return };
+        let seconds = duration.unwrap_or(0);
+        let Some(client) = c.client.as_mut() else {
+            // Answering every one would have two gateways answer each other without end.
+            if seconds > 0 || c.phase == Phase::Publisher {
+                self.say(peer, out, kind::DISCONNECT, |_| {});
+            }
+            return;
+        };
+        let was = std::mem::replace(&mut client.sleep, seconds);
+        if was != seconds {
+            kept::keep_state(peer, client, out);
+        }
+        if seconds > 0 {
+            c.phase = Phase::Asleep;
+            out.act(Action::Want(peer, false));
+            return self.say(peer, out, kind::DISCONNECT, |_| {});
+        }
+        let expiry = client.is_clean.then_some(Duration::ZERO);
+        c.phase = Phase::Stranger;
+        if let Some(client) = c.client.take() {
+            self.clients.remove(&client.client_id);
+        }
+        self.say(peer, out, kind::DISCONNECT, |_| {});
+        out.act(Action::Disconnect(peer, Disconnect { with_will: false, expiry }));
+        if self.peers.get(peer).is_some_and(|c| c.is_sealed) {
+            out.act(Action::Close(peer, Close::Goodbye));
+        }
+    }
+}
