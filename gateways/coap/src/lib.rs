@@ -244,7 +244,9 @@ impl Coap {
         let (most, most_total) = (self.config.max_exchanges, self.config.max_exchanges_total);
         let Some(c) = self.peers.get_mut(&peer) else { return };
         self.remembered -= c.exchanges.forget_expired(now.instant);
-        if let Some(exchange) = c.exchanges.repeated(now.instant, request.id) {
+        // With another token it is another request: of a device that has started again, or of who has the address by now.
+        let is_same = |e: &&exchange::Exchange| e.token == request.token || !e.is_done;
+        if let Some(exchange) = c.exchanges.repeated(now.instant, request.id).filter(is_same) {
             // The same request again: the same answer again (4.2), and nothing for a Non-confirmable one (4.3).
             if exchange.kind == Kind::Con && !exchange.answer.is_empty() {
                 out.send(peer).extend_from_slice(&exchange.answer);

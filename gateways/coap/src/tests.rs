@@ -305,6 +305,21 @@ fn the_same_request_again_gets_the_same_answer_and_is_not_published_again() {
 }
 
 #[test]
+fn a_message_id_with_another_token_is_not_answered_from_memory() {
+    let mut b = bench();
+    let mut put = request(Kind::Con, Code::PUT, 1, &["ps", "a"], &[]);
+    b.send(&put);
+    put.token = Token::new(b"other");
+    assert_eq!((b.send(&put)[0].token, b.published.len()), (put.token, 2));
+    assert_eq!((b.send(&put)[0].token, b.published.len()), (put.token, 2));
+    // While the first one is being done its message id is taken.
+    b.held = Some(vec![]);
+    b.send(&request(Kind::Con, Code::PUT, 2, &["ps", "a"], &[]));
+    put.id = 2;
+    assert!(b.send(&put).is_empty() && b.published.len() == 3);
+}
+
+#[test]
 fn a_non_confirmable_publish_is_qos_0_and_answered_non_confirmable() {
     let mut b = bench();
     let sent = b.send(&request(Kind::Non, Code::POST, 1, &["mqtt", "a"], &[]));
