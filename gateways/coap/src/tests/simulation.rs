@@ -1,6 +1,6 @@
-//! A hundred devices over a network that loses three of ten datagrams, doubles one of ten and is up to 20 s late, so that they
-//! overtake each other: each Confirmable publication reaches the router at most once, and exactly once if the device got its
-//! answer; each observation ends as its device has it; and nothing is left of any of it.
+//! A hundred devices over a network that loses three of ten datagrams, doubles one of ten and is up to 20 s late, so
+//! that they overtake each other: each Confirmable publication reaches the router at most once, and exactly once if the
+//! device got its answer; each observation ends as its device has it; and nothing is left of any of it.
 //!
 //! `EXCHANGES=1000000 cargo test --release -p coap over_a_network` plays a million.
 
