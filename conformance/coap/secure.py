@@ -136,6 +136,8 @@ class Stub:
 
     def send(self, datagram):
         self.process.stdin.write(datagram)
+        # What is written before it has read this would be in the same record.
+        time.sleep(0.1)
 
     def receive(self, seconds):
         if not select.select([self.process.stdout], [], [], seconds)[0]:
