@@ -70,7 +70,7 @@ impl Default for Config {
             max_body_size: 4 << 20,
             max_reassembly: 64 << 20,
             max_exchanges: 4_096,
-            max_exchanges_total: 500_000,
+            max_exchanges_total: 2_000_000,
             max_observations: 100,
             notify_type: NotifyType::Qos,
             amplification_limit: true,
