@@ -230,7 +230,8 @@ impl MqttSn {
         let was_clean = of_moved.is_some_and(|k| k.is_clean);
         if !p.flags.has_will() && !is_clean {
             // The earlier will stays (6.3).
-            p.will = of_moved.and_then(|k| k.will.clone());
+            p.will =
+                of_moved.and_then(|k| if p.reason == Reason::Resume { k.armed() } else { k.will.clone() });
         }
         let ends = is_clean || (p.reason == Reason::Resume && was_clean);
         let expiry = if ends { Duration::ZERO } else { self.config.session_expiry };
@@ -271,12 +272,15 @@ impl MqttSn {
         let expiry = self.config.session_expiry;
         let Some(c) = self.peers.get_mut(peer) else { return };
         let Some(client) = c.client.as_mut() else { return };
+        let was_asleep = client.sleep > 0;
         (client.keep_alive, client.sleep) = (p.duration, 0);
         let was_clean = std::mem::replace(&mut client.is_clean, false);
         if p.flags.has_will() {
             client.will.clone_from(&p.will);
             out.act(Action::SetWill(peer, ticket(Asked::Nothing, 0, 0), p.will.clone()));
             kept::keep_will(peer, client, out);
+        } else if was_asleep {
+            client.arm(peer, out);
         }
         kept::keep_state(peer, client, out);
         if was_clean {
@@ -356,7 +360,7 @@ impl MqttSn {
             }
         }
         if is_will_new {
-            out.act(Action::SetWill(peer, ticket(Asked::Nothing, 0, 0), client.will.clone()));
+            client.arm(peer, out);
         }
         c.client = Some(client);
         // Whoever had the name here has been taken over.

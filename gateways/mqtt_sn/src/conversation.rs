@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{DeliveryId, Facts, Instant, Message, Peer, Qos, Transport, Will};
+use gateway::{Action, DeliveryId, Facts, Instant, Message, Outbox, Peer, Qos, Transport, Will};
 
 use crate::config::Config;
 use crate::frame::{Flags, TopicId};
+use crate::ticket::{Asked, ticket};
 use crate::topics::Topics;
 
 /// Message ids of the client's last QoS 1 messages that are remembered, to tell which it repeats.
@@ -221,6 +222,21 @@ impl Client {
             last_register: 0,
             acknowledged: [0; REMEMBERED],
             next_acknowledged: 0,
+        }
+    }
+
+    /// The will as the router has to have it: that of a sleeper waits for as long as it may sleep, if nobody is there to see
+    /// after that because the gateway was stopped or killed.
+    pub(crate) fn armed(&self) -> Option<Box<Will>> {
+        let mut will = self.will.clone()?;
+        will.delay = if self.sleep > 0 { tolerated(self.sleep) } else { Duration::ZERO };
+        Some(will)
+    }
+
+    /// Has the router take the will, after the sleep duration has changed.
+    pub(crate) fn arm(&self, peer: Peer, out: &mut Outbox) {
+        if self.will.is_some() {
+            out.act(Action::SetWill(peer, ticket(Asked::Nothing, 0, 0), self.armed()));
         }
     }
 

@@ -220,10 +220,11 @@ impl MqttSn {
             Some(Outgoing { what: What::Received { id: known }, .. }) if *known == id => {
                 out.act(Action::Drop(peer, Drop::Duplicate));
             }
-            // Nothing is known of it, or PUBREL was lost: the client is done with it either way.
-            _ => {
+            // PUBREL was lost.
+            Some(Outgoing { what: What::Release { id: known }, .. }) if *known == id => {
                 send(c, peer, out, kind::PUBREL, |wire| wire.put_u16(msg_id));
             }
+            _ => out.act(Action::Drop(peer, Drop::Unexpected)),
         }
     }
 

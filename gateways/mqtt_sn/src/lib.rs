@@ -69,7 +69,13 @@ pub struct MqttSn {
     deadlines: Deadlines<Peer>,
     /// When the next ADVERTISE is due.
     advertise_at: Option<Instant>,
+    /// DISCONNECT messages of strangers that were answered since then.
+    farewells: (Instant, u32),
 }
+
+/// Most DISCONNECT messages of strangers that are answered in a second: two gateways that take each other for clients do not
+/// answer each other without end.
+const MAX_FAREWELLS: u32 = 100;
 
 /// What a refused request is answered: the one place where refusals become return codes. None is no answer: the client asks
 /// again.
@@ -126,6 +132,7 @@ impl MqttSn {
             clients: HashMap::new(),
             deadlines: Deadlines::default(),
             advertise_at,
+            farewells: (Instant::default(), 0),
         }
     }
 
@@ -218,7 +225,7 @@ impl MqttSn {
             Message::WillTopic(topic) if c.pending.is_some() => self.will_topic(now, peer, topic, out),
             Message::WillMsg(data) if c.pending.is_some() => self.will_message(now, peer, data, out),
             Message::Disconnect { duration } if c.pending.is_none() => {
-                self.disconnect(peer, duration, out);
+                self.disconnect(now, peer, duration, out);
             }
             _ if c.pending.is_some() => self.too_early(peer, message, bytes, out),
             _ if !c.has_session() => self.unknown(now, peer, bytes, out),
@@ -291,7 +298,12 @@ impl MqttSn {
             && client.sleep > 0
         {
             client.sleep = 0;
+            client.arm(peer, out);
             kept::keep_state(peer, client, out);
+        }
+        // One that may hear, but not be heard, learns that it is not connected any more.
+        if why == Close::AckTimeout {
+            self.say(peer, out, kind::DISCONNECT, |_| {});
         }
         out.act(Action::Close(peer, why));
     }
@@ -378,12 +390,8 @@ impl Gateway for MqttSn {
     fn stop(&mut self, _: Now, peer: Peer, why: Stop, out: &mut Outbox) {
         let Some(c) = self.peers.get(peer) else { return };
         match (why, c.phase) {
-            (_, Phase::Stranger | Phase::Publisher) => {}
-            // It sleeps through this, and comes back to the same session: it is not lost.
-            (Stop::ShuttingDown, Phase::Asleep | Phase::Awake) => {
-                out.act(Action::Disconnect(peer, gateway::Disconnect { with_will: false, expiry: None }));
-            }
-            (_, Phase::Asleep) => {}
+            // Who is known again after a restart has no need to hear of it; others are told when they say something.
+            (Stop::ShuttingDown, _) | (_, Phase::Stranger | Phase::Publisher | Phase::Asleep) => {}
             _ => self.say(peer, out, kind::DISCONNECT, |_| {}),
         }
     }
@@ -441,3 +449,6 @@ impl Gateway for MqttSn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

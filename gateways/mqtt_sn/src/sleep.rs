@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use gateway::{Action, Close, Disconnect, Drop, Flow, Now, Outbox, Peer};
 
-use crate::MqttSn;
 use crate::conversation::Phase;
 use crate::frame::kind;
 use crate::kept;
+use crate::{MAX_FAREWELLS, MqttSn};
 
 impl MqttSn {
     /// PINGREQ: alive, or awake. With a client id it moves the client here.
@@ -88,21 +88,27 @@ impl MqttSn {
         }
     }
 
-    pub(crate) fn disconnect(&mut self, peer: Peer, duration: Option<u16>, out: &mut Outbox) {
+    pub(crate) fn disconnect(&mut self, now: Now, peer: Peer, duration: Option<u16>, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
         let seconds = duration.unwrap_or(0);
         let Some(client) = c.client.as_mut() else {
-            // Answering every one would have two gateways answer each other without end.
-            if seconds > 0 || c.phase == Phase::Publisher {
-                self.say(peer, out, kind::DISCONNECT, |_| {});
+            if now.instant.since(self.farewells.0) >= Duration::from_secs(1) {
+                self.farewells = (now.instant, 0);
             }
-            return;
+            self.farewells.1 += 1;
+            if self.farewells.1 > MAX_FAREWELLS {
+                return out.act(Action::Drop(peer, Drop::RateLimited));
+            }
+            return self.say(peer, out, kind::DISCONNECT, |_| {});
         };
         let was = std::mem::replace(&mut client.sleep, seconds);
         if was != seconds {
             kept::keep_state(peer, client, out);
         }
         if seconds > 0 {
+            if was != seconds {
+                client.arm(peer, out);
+            }
             c.phase = Phase::Asleep;
             out.act(Action::Want(peer, false));
             return self.say(peer, out, kind::DISCONNECT, |_| {});

@@ -59,6 +59,9 @@ impl MqttSn {
         match (answer, c.client.as_mut()) {
             (Answer::Saved, Some(client)) => {
                 client.will = will;
+                if client.sleep > 0 {
+                    client.arm(peer, out);
+                }
                 kept::keep_will(peer, client, out);
                 self.answer_will(peer, kind, Code::Accepted, out);
             }

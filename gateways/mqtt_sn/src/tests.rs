@@ -1,0 +1,377 @@
+mod connection;
+mod delivery;
+mod sleep;
+mod topics;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use bytes::Bytes;
+use gateway::{Connected, Delivery, DeliveryId, Listener, Message as Published, Qos, Transport, Will};
+
+/// A session as the router has it.
+#[derive(Default)]
+struct Session {
+    at: Option<Peer>,
+    queue: VecDeque<(String, Vec<u8>, Qos)>,
+    in_flight: Option<(DeliveryId, Published, Qos)>,
+    /// The client has it, and has not completed it.
+    received: Option<DeliveryId>,
+    /// What was in flight when the connection ended, to be delivered again.
+    is_again: bool,
+    last_id: u16,
+    facts: BTreeMap<Box<str>, Bytes>,
+    will: Option<Box<Will>>,
+    expiry: Duration,
+    filters: Vec<(String, Qos)>,
+    once: Vec<u16>,
+}
+
+/// A machine, its driver and a router that say yes, and a clock.
+struct Bench {
+    machine: MqttSn,
+    now: Now,
+    out: Outbox,
+    slots: u32,
+    /// Peers by port and node, and those whose delivery is wanted.
+    at: BTreeMap<(u16, Vec<u8>), Peer>,
+    ports: BTreeMap<Peer, u16>,
+    who: BTreeMap<Peer, String>,
+    wanted: BTreeMap<Peer, bool>,
+    sessions: BTreeMap<String, Session>,
+    published: Vec<(String, Vec<u8>, Qos, bool)>,
+    wills: Vec<(String, Vec<u8>)>,
+    drops: Vec<Drop>,
+    closed: Vec<Close>,
+    announced: Vec<Vec<u8>>,
+    refusal: Option<Refusal>,
+    connects: Vec<gateway::Connect>,
+    sent: Vec<(Peer, Vec<u8>)>,
+}
+
+fn bench() -> Bench {
+    bench_with(Config::default())
+}
+
+fn bench_with(config: Config) -> Bench {
+    Bench {
+        machine: MqttSn::new(Arc::new(config)),
+        now: Now::from_micros(0),
+        out: Outbox { is_framed: true, ..Outbox::default() },
+        slots: 0,
+        at: BTreeMap::new(),
+        ports: BTreeMap::new(),
+        who: BTreeMap::new(),
+        wanted: BTreeMap::new(),
+        sessions: BTreeMap::new(),
+        published: Vec::new(),
+        wills: Vec::new(),
+        drops: Vec::new(),
+        closed: Vec::new(),
+        announced: Vec::new(),
+        refusal: None,
+        connects: Vec::new(),
+        sent: Vec::new(),
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    // Ports from 1000 on are those of other hosts.
+    SocketAddr::from(([192, 0, 2, (port / 1000) as u8 + 1], port))
+}
+
+/// A message of this type: `text` is hexadecimal, but for what stands in quotes.
+fn bytes(text: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (n, part) in text.split('"').enumerate() {
+        if n % 2 == 1 {
+            all.extend_from_slice(part.as_bytes());
+            continue;
+        }
+        for octet in part.split_whitespace() {
+            all.push(u8::from_str_radix(octet, 16).unwrap());
+        }
+    }
+    all
+}
+
+impl Bench {
+    fn peer(&mut self, port: u16, datagram: &[u8]) -> Peer {
+        let node = self.machine.node(datagram).to_vec();
+        if let Some(peer) = self.at.get(&(port, node.clone())) {
+            return *peer;
+        }
+        self.slots += 1;
+        let peer = Peer { slot: self.slots, generation: 1 };
+        let listener =
+            Listener { name: "udp".into(), protocol: "mqtt_sn", namespace: "".into(), mountpoint: "".into() };
+        let facts = Facts {
+            address: address(port),
+            listener: Arc::new(listener),
+            transport: Transport::Udp,
+            certificate: None,
+            path: None,
+            subprotocol: None,
+            psk: None,
+            client_id: None,
+            is_direct: true,
+        };
+        self.at.insert((port, node), peer);
+        self.ports.insert(peer, port);
+        self.machine.opened(self.now, peer, &facts, &mut self.out);
+        peer
+    }
+
+    /// Sends this from a port, and returns what came back there and elsewhere, as `port: octets`.
+    fn say(&mut self, port: u16, text: &str) -> Vec<String> {
+        let datagram = bytes(text);
+        self.raw(port, &datagram)
+    }
+
+    fn raw(&mut self, port: u16, datagram: &[u8]) -> Vec<String> {
+        for _ in 0..2 {
+            let peer = self.peer(port, datagram);
+            let mut buffer = BytesMut::from(datagram);
+            let flow = self.machine.input(self.now, peer, &mut buffer, &mut self.out).unwrap();
+            self.perform();
+            if flow != Flow::Stranger {
+                break;
+            }
+            self.at.retain(|_, p| *p != peer);
+            self.ports.remove(&peer);
+        }
+        self.heard()
+    }
+
+    /// What was sent since the last look; `@` is an address that nobody is at.
+    fn heard(&mut self) -> Vec<String> {
+        let sent = std::mem::take(&mut self.sent);
+        let text = |(peer, bytes): (Peer, Vec<u8>)| {
+            let port = self.ports.get(&peer).map_or("@".to_owned(), u16::to_string);
+            let octets: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            format!("{port}: {}", octets.join(" "))
+        };
+        sent.into_iter().map(text).collect()
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<String> {
+        self.now = self.now.after(Duration::from_millis(ms));
+        while self.machine.next_timeout().is_some_and(|(at, _)| at <= self.now.instant) {
+            self.machine.timeout(self.now, &mut self.out);
+            self.perform();
+        }
+        self.heard()
+    }
+
+    /// Something for a session's queue.
+    fn queue(&mut self, client: &str, topic: &str, payload: &str, qos: u8) -> Vec<String> {
+        let session = self.sessions.get_mut(client).unwrap();
+        session.queue.push_back((topic.to_owned(), payload.as_bytes().to_vec(), Qos::from_u8(qos).unwrap()));
+        self.perform();
+        self.heard()
+    }
+
+    /// The gateway is started again: sessions whose expiry is not zero are there still.
+    fn restart(&mut self, config: Config) {
+        let mut new = bench_with(config);
+        (new.now, new.slots) = (self.now, self.slots);
+        new.sessions = std::mem::take(&mut self.sessions);
+        new.sessions.retain(|_, s| !s.expiry.is_zero());
+        new.sessions
+            .values_mut()
+            .for_each(|s| (s.at, s.is_again) = (None, s.in_flight.is_some() || s.received.is_some()));
+        *self = new;
+    }
+
+    fn perform(&mut self) {
+        loop {
+            let sent: Vec<_> = self.out.messages().map(|(f, b)| (f.peer, b.to_vec())).collect();
+            self.sent.extend(sent);
+            (self.out.wire, self.out.frames) = (Vec::new(), Vec::new());
+            let actions = std::mem::take(&mut self.out.actions);
+            if actions.is_empty() && !self.drain() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.act(action));
+        }
+    }
+
+    /// One delivery to somebody who wants one; false if nobody does.
+    fn drain(&mut self) -> bool {
+        let wanting: Vec<Peer> = self.wanted.iter().filter(|(_, w)| **w).map(|(p, _)| *p).collect();
+        for peer in wanting {
+            let Some(session) = self.who.get(&peer).and_then(|id| self.sessions.get_mut(id)) else {
+                continue;
+            };
+            self.wanted.insert(peer, false);
+            if let Some(id) = session.received.filter(|_| std::mem::take(&mut session.is_again)) {
+                self.machine.deliver(self.now, peer, &Deliver::Release(id), &mut self.out);
+                return true;
+            }
+            let duplicate = std::mem::take(&mut session.is_again);
+            if !duplicate {
+                let Some((topic, payload, qos)) = session.queue.pop_front() else {
+                    self.machine.deliver(self.now, peer, &Deliver::Nothing, &mut self.out);
+                    if self.out.actions.is_empty() && self.out.frames.is_empty() {
+                        // It comes when it is there.
+                        self.wanted.insert(peer, !session.queue.is_empty() || session.at == Some(peer));
+                        continue;
+                    }
+                    return true;
+                };
+                session.last_id += u16::from(qos != Qos::AtMostOnce);
+                session.in_flight =
+                    Some((DeliveryId(session.last_id), Published::new(self.now, &topic, &payload), qos));
+            }
+            let Some((id, message, qos)) = session.in_flight.clone() else { continue };
+            if qos == Qos::AtMostOnce {
+                session.in_flight = None;
+            }
+            let id = (qos != Qos::AtMostOnce).then_some(id);
+            let topic = message.topic().to_owned();
+            let d = Delivery {
+                id,
+                message: &message,
+                topic: &topic,
+                qos,
+                retain: false,
+                duplicate,
+                subscriptions: &[],
+            };
+            self.machine.deliver(self.now, peer, &Deliver::Message(d), &mut self.out);
+            return true;
+        }
+        false
+    }
+
+    fn session(&mut self, peer: Peer) -> Option<&mut Session> {
+        self.sessions.get_mut(self.who.get(&peer)?)
+    }
+
+    /// The peer's connection with its session is over.
+    fn leave(&mut self, peer: Peer, with_will: bool, expiry: Option<Duration>) {
+        let Some(id) = self.who.remove(&peer) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let will = session.will.take().filter(|_| with_will);
+        self.wills.extend(will.map(|w| (w.message.topic().to_owned(), w.message.payload().to_vec())));
+        session.at = None;
+        session.is_again = session.in_flight.is_some() || session.received.is_some();
+        session.expiry = expiry.unwrap_or(session.expiry);
+        if session.expiry.is_zero() {
+            self.sessions.remove(&id);
+        }
+    }
+
+    fn reply(&mut self, peer: Peer, ticket: Ticket, answer: Answer) {
+        self.machine.reply(self.now, peer, ticket, answer, &mut self.out);
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect(peer, ticket, connect) => self.connect(peer, ticket, *connect),
+            Action::Publish(peer, publish) => {
+                let m = &publish.message;
+                let is_new = publish.once.is_none_or(|id| {
+                    let known = &mut self.session(peer).unwrap().once;
+                    let is_new = !known.contains(&id);
+                    known.push(id);
+                    is_new
+                });
+                if is_new {
+                    let published = (m.topic().to_owned(), m.payload().to_vec(), m.qos(), m.retain());
+                    self.published.push(published);
+                }
+                if let Some(ticket) = publish.ticket {
+                    self.reply(peer, ticket, self.refusal.map_or(Answer::Published(1), Answer::Refused));
+                }
+            }
+            Action::Release(peer, ticket, id) => {
+                let known = &mut self.session(peer).unwrap().once;
+                let was = known.contains(&id);
+                known.retain(|k| *k != id);
+                self.reply(peer, ticket, Answer::Known(was));
+            }
+            Action::Receive(peer, ticket, id) => {
+                let session = self.session(peer).unwrap();
+                let known = session.in_flight.take_if(|(flying, ..)| *flying == id).is_some();
+                session.received = known.then_some(id);
+                self.reply(peer, ticket, Answer::Known(known));
+            }
+            Action::Settle(peer, id, _) => {
+                let session = self.session(peer).unwrap();
+                session.in_flight.take_if(|(flying, ..)| *flying == id);
+                session.received.take_if(|received| *received == id);
+            }
+            Action::Subscribe(peer, ticket, list) => {
+                let session = self.session(peer).unwrap();
+                session.filters.extend(list.iter().map(|s| (s.filter.as_str().to_owned(), s.qos)));
+                let results = list.iter().map(|s| Ok(s.qos)).collect();
+                self.reply(peer, ticket, Answer::Subscribed(results));
+            }
+            Action::Unsubscribe(peer, ticket, list) => {
+                let session = self.session(peer).unwrap();
+                session.filters.retain(|(f, _)| !list.iter().any(|l| l.as_str() == f));
+                self.reply(peer, ticket, Answer::Unsubscribed(vec![Ok(true)]));
+            }
+            Action::Save(peer, ticket, name, value) => {
+                let facts = &mut self.session(peer).unwrap().facts;
+                match value {
+                    Some(value) => facts.insert(name, value),
+                    None => facts.remove(&name),
+                };
+                self.reply(peer, ticket, Answer::Saved);
+            }
+            Action::SetWill(peer, ticket, will) => {
+                self.session(peer).unwrap().will = will;
+                self.reply(peer, ticket, Answer::Saved);
+            }
+            Action::SetExpiry(peer, expiry) => self.session(peer).unwrap().expiry = expiry,
+            Action::Want(peer, wants) => {
+                self.wanted.insert(peer, wants);
+            }
+            Action::Disconnect(peer, how) => self.leave(peer, how.with_will, how.expiry),
+            Action::Close(peer, why) => {
+                self.closed.push(why);
+                self.machine.closed(self.now, peer, &mut self.out);
+                self.leave(peer, true, None);
+                self.wanted.remove(&peer);
+                self.at.retain(|_, p| *p != peer);
+            }
+            Action::Drop(_, why) => self.drops.push(why),
+            Action::Announce(_, bytes) => self.announced.push(bytes),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn connect(&mut self, peer: Peer, ticket: Ticket, mut connect: gateway::Connect) {
+        self.leave(peer, false, None);
+        self.connects.push(connect.clone());
+        if let Some(why) = self.refusal {
+            return self.reply(peer, ticket, Answer::Refused(why));
+        }
+        let id = if connect.client_id.is_empty() {
+            format!("auto-{}", peer.slot)
+        } else {
+            connect.client_id.into()
+        };
+        if connect.clean_start {
+            self.sessions.remove(&id);
+        }
+        let session_present = self.sessions.contains_key(&id);
+        let session = self.sessions.entry(id.clone()).or_default();
+        assert_eq!(session.at, None, "taken over: its will would be published");
+        (session.at, session.will, session.expiry) = (Some(peer), connect.will.take(), connect.expiry);
+        let facts = session.facts.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        self.who.insert(peer, id.clone());
+        let connected = Connected { client_id: id.into(), session_present, data: None, facts };
+        self.reply(peer, ticket, Answer::Connected(Box::new(connected)));
+    }
+
+    /// A client that is connected, with CleanSession or without.
+    fn join(&mut self, port: u16, client: &str, is_clean: bool) {
+        let flags = if is_clean { "04" } else { "00" };
+        let length = 6 + client.len();
+        let text = format!("{length:02x} 04 {flags} 01 00 3c \"{client}\"");
+        assert_eq!(self.say(port, &text), [format!("{port}: 03 05 00")]);
+    }
+}
