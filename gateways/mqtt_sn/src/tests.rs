@@ -47,6 +47,11 @@ struct Bench {
     refusal: Option<Refusal>,
     connects: Vec<gateway::Connect>,
     sent: Vec<(Peer, Vec<u8>)>,
+    /// What was sent only to where a peer may be, and where it is now.
+    probes: Vec<Vec<u8>>,
+    reached: Vec<SocketAddr>,
+    /// New peers have proven over DTLS to be this client.
+    credential: Option<&'static str>,
 }
 
 fn bench() -> Bench {
@@ -72,6 +77,9 @@ fn bench_with(config: Config) -> Bench {
         refusal: None,
         connects: Vec::new(),
         sent: Vec::new(),
+        probes: Vec::new(),
+        reached: Vec::new(),
+        credential: None,
     }
 }
 
@@ -108,12 +116,12 @@ impl Bench {
         let facts = Facts {
             address: address(port),
             listener: Arc::new(listener),
-            transport: Transport::Udp,
+            transport: if self.credential.is_some() { Transport::Dtls } else { Transport::Udp },
             certificate: None,
             path: None,
             subprotocol: None,
             psk: None,
-            client_id: None,
+            client_id: self.credential.map(Into::into),
             is_direct: true,
         };
         self.at.insert((port, node), peer);
@@ -185,8 +193,13 @@ impl Bench {
 
     fn perform(&mut self) {
         loop {
-            let sent: Vec<_> = self.out.messages().map(|(f, b)| (f.peer, b.to_vec())).collect();
-            self.sent.extend(sent);
+            for (frame, bytes) in self.out.messages() {
+                if frame.is_probe {
+                    self.probes.push(bytes.to_vec());
+                } else {
+                    self.sent.push((frame.peer, bytes.to_vec()));
+                }
+            }
             (self.out.wire, self.out.frames) = (Vec::new(), Vec::new());
             let actions = std::mem::take(&mut self.out.actions);
             if actions.is_empty() && !self.drain() {
@@ -338,6 +351,7 @@ impl Bench {
                 self.at.retain(|_, p| *p != peer);
             }
             Action::Drop(_, why) => self.drops.push(why),
+            Action::Reached(_, address) => self.reached.push(address),
             Action::Announce(_, bytes) => self.announced.push(bytes),
             other => unreachable!("{other:?}"),
         }

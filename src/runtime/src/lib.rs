@@ -13,6 +13,7 @@ pub mod admin;
 mod batch;
 pub mod client;
 pub mod clock;
+mod complaint;
 pub mod config;
 pub mod conn;
 pub mod datagram;

@@ -14,6 +14,7 @@ use store::Store;
 use tokio::sync::oneshot;
 
 use crate::client::{BACKLOG, Client, Pace};
+use crate::complaint::Complaints;
 use crate::house::{House, Port};
 use crate::metrics::Tally;
 use crate::requests::{self, Commands};
@@ -56,6 +57,7 @@ pub struct Desk {
     pub post: Post,
     /// Counts of this turn.
     pub tally: Tally,
+    complaints: Complaints,
     /// Requests to devices that wait for their answers.
     commands: Commands,
     spare: Vec<Action>,
@@ -86,6 +88,7 @@ impl Desk {
             matches: Matches::default(),
             post: Post::default(),
             tally: Tally::default(),
+            complaints: Complaints::default(),
             commands: Commands::default(),
             spare: Vec::new(),
             held: VecDeque::new(),
@@ -323,7 +326,16 @@ impl Desk {
             Action::Reached(peer, address) => peers.reached(peer, address),
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => peers.close(peer, why),
-            Action::Drop(_, why) => self.house.metrics.dropped(why),
+            Action::Drop(peer, why) => {
+                self.house.metrics.dropped(why);
+                if why == gateway::Drop::Malformed
+                    && let Some(facts) = peers.facts(peer)
+                    && self.complaints.may(now.instant, facts.address.ip())
+                {
+                    let listener = &facts.listener.name;
+                    tracing::info!(address = %facts.address, %listener, "what came is no message of the protocol");
+                }
+            }
             Action::Trace(peer, direction, line) => self.trace(now, peers, peer, direction, line),
         }
     }

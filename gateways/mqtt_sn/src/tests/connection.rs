@@ -144,3 +144,38 @@ fn credentials_are_filled_in_for_who_has_none() {
     assert_eq!(b.connects[0].username.as_deref(), Some("sn"));
     assert_eq!(b.connects[0].password.as_deref(), Some(&b"a-secret"[..]));
 }
+
+#[test]
+fn over_dtls_every_message_brings_the_client_along_and_nobody_is_another() {
+    let mut b = bench();
+    b.credential = Some("a");
+    b.join(1, "a", false);
+    assert_eq!(b.say(1, "07 04 00 01 00 3c \"b\""), ["1: 03 05 03"], "another client's name");
+    b.say(1, "07 0a 00 00 00 01 \"x\"");
+    b.restart(Config::default());
+    b.credential = Some("a");
+    assert_eq!(b.say(2, "08 0c 20 00 01 00 02 \"m\""), ["2: 07 0d 00 01 00 02 00"], "without CONNECT");
+    assert_eq!((b.published.len(), b.say(2, "03 16 \"b\"")), (1, vec!["2: 02 18".to_owned()]));
+    assert_eq!(b.say(2, "05 fe 01 \"n1\" 02 16"), [""; 0], "a forwarder is no other one");
+    b.credential = Some("new");
+    assert_eq!(b.say(3, "02 16"), ["3: 02 18"], "there is no session to go on with");
+}
+
+#[test]
+fn over_dtls_a_new_address_is_asked_for_an_answer_before_it_is_believed() {
+    let mut b = bench();
+    b.credential = Some("a");
+    b.join(1, "a", false);
+    let peer = b.at[&(1, Vec::new())];
+    b.machine.moved(b.now, peer, address(9), &mut b.out);
+    assert!(b.queue("a", "ab", "m", 1).is_empty(), "only the new address is asked");
+    assert_eq!(b.probes, [bytes("08 0a 00 01 00 01 \"ab\"")]);
+    assert!(b.reached.is_empty());
+    assert_eq!(b.say(1, "07 0b 00 01 00 01 00"), ["1: 08 0c 20 00 01 00 01 6d"]);
+    assert_eq!(b.reached, [address(9)]);
+    // It was not there after all.
+    b.machine.moved(b.now, peer, address(8), &mut b.out);
+    b.machine.moved(b.now, peer, address(9), &mut b.out);
+    b.say(1, "07 0d 00 01 00 01 00");
+    assert_eq!((b.reached.len(), b.queue("a", "ab", "n", 0).len()), (1, 1));
+}
