@@ -226,6 +226,7 @@ class Tidegate(Process):
         self.keys = {
             "http.bind": f"{HOST}:{self.port('http')}",
             "coap.listeners.udp.bind": f"{HOST}:{self.port('coap')}",
+            "mqtt_sn.listeners.udp.bind": f"{HOST}:{self.port('mqtt_sn')}",
             "mqtt.listeners.login.anonymous": "never",
             "auth.bans.login_failures": 0,
         }

@@ -65,6 +65,10 @@ impl Datagrams {
         };
         let Some(peer) = self.table.add_secure(now, way.unwrap_or((address, None)), id, proof) else {
             house.metrics.dropped(Drop::PeersFull);
+            // Who has just shaken hands is told; others may find a place when they come again.
+            if way.is_some() {
+                secure.close(now, id);
+            }
             return None;
         };
         secure.attach(id, peer);

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::{
-    Certificates, Closed, Endpoint, Event, Id, Identity, Key as Psk, Keys, NotSent, Reason, Reserved,
-    Settings,
+    Certificates, Closed, Endpoint, Event, Id, Identity, Key as Psk, Keys, NotRestored, NotSent, Reason,
+    Reserved, Settings,
 };
 use gateway::{Certificate, Close, Drop, Facts, Instant, Now, Peer};
 use hashbrown::HashMap;
@@ -111,10 +111,14 @@ impl Secure {
 
     fn restore(&mut self, house: &House, port: &Port) {
         let began = house.clock.now();
-        let (mut restored, mut damaged) = (Vec::new(), 0);
-        for kept in self.keeper.all() {
+        let (mut restored, mut damaged, mut too_many) = (Vec::new(), 0, 0);
+        let mut all = self.keeper.all();
+        all.sort_by_key(|kept| std::cmp::Reverse(kept.heard_ms));
+        for kept in all {
             match self.endpoint.restore(began, kept.id, &kept.record, kept.numbers.as_deref()) {
                 Ok(_) => restored.push((kept.heard_ms, kept.id)),
+                // Those heard last go on. The others stay where they are, for a start with a larger bound.
+                Err(NotRestored::TooMany) => too_many += 1,
                 Err(_) => {
                     damaged += 1;
                     self.keeper.forget(kept.id);
@@ -129,6 +133,9 @@ impl Secure {
         if damaged > 0 {
             tracing::warn!(%listener, damaged, "DTLS associations cannot go on: their devices have to shake hands again");
         }
+        if too_many > 0 {
+            tracing::warn!(%listener, too_many, "DTLS associations over max_associations or max_per_identity do not go on");
+        }
         // Only of clients that somebody may have something for a conversation is begun before they are heard, and of several
         // associations of one client by the one that was heard last.
         let mut last: HashMap<Arc<str>, (u64, Id)> = HashMap::new();
@@ -140,7 +147,11 @@ impl Secure {
         }
         let namespace = &port.facts.namespace;
         last.retain(|client_id, _| house.router.has_subscriptions(namespace, client_id));
-        self.sleepers = last.into_values().map(|(_, id)| id).collect();
+        let mut last: Vec<_> = last.into_values().collect();
+        last.sort_unstable_by(|a, b| b.cmp(a));
+        // Half of the places are for those who come.
+        last.truncate(port.setup.max_connections / 2);
+        self.sleepers = last.into_iter().map(|(_, id)| id).collect();
     }
 
     /// Whether the last datagram showed another key or an identity that has none: its sender's address is a proven one.
