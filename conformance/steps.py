@@ -31,6 +31,7 @@ STEPS = [
     ("cargo", 40, ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"]),
     ("mqtt", 15, [*SUITE, "mqtt"]),
     ("coap", 25, [*SUITE, "coap"]),
+    ("mqtt_sn", 15, [*SUITE, "mqtt_sn"]),
     ("bad", 15, [*SUITE, "bad"]),
     ("durable", 20, [*SUITE, "durable"]),
 ]

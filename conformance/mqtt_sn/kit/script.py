@@ -178,6 +178,9 @@ class Player:
             came = self.mqtt.next(float(payload or 0.3))
             assert came is None, f"came {came.topic} {came.payload}"
             return
+        # `x*300` is that many of them.
+        if times := re.fullmatch(r"(\w)\*(\d+)", payload):
+            payload = times[1] * int(times[2])
         came = self.mqtt.next()
         assert came is not None, f"nothing within {PATIENCE} s"
         assert (came.topic, came.payload) == (topic, payload.encode()), f"came {came.topic} {came.payload}"

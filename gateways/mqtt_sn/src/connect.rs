@@ -294,7 +294,12 @@ impl MqttSn {
     /// The client takes what there is for it from now on.
     fn activate(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
-        c.phase = Phase::Active;
+        // What is outstanding for who was active all the time is sent again in its time, and not overtaken.
+        if std::mem::replace(&mut c.phase, Phase::Active) == Phase::Active
+            && c.client.as_ref().is_some_and(|k| k.outgoing.is_some())
+        {
+            return;
+        }
         self.go_on(now, peer, out);
     }
 
