@@ -160,9 +160,15 @@ class Restarts(Through):
         self.assertEqual(keeper.wake(), [("in/half", b"two", 2)])
 
     def test_the_will_of_a_sleeper_that_does_not_come_back_is_published_after_a_kill(self):
+        self.will_is_published(self.server.killed)
+
+    def test_the_will_of_a_sleeper_that_does_not_come_back_is_published_after_a_stop(self):
+        self.will_is_published(self.server.again)
+
+    def will_is_published(self, how):
         device = self.device("mortal").connect(clean=False, will=("will/mortal", b"lost", 1, True))
         device.sleep(3)
-        self.server.killed()
+        how()
         mqtt = self.mqtt()
         mqtt.subscribe("will/#")
         came = mqtt.next(10)
