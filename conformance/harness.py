@@ -127,7 +127,7 @@ class Authority:
 class Process:
     """A server in a folder of its own."""
 
-    NAMES = ("tcp", "ws", "login", "tls", "wss", "http", "coap")
+    NAMES = ("tcp", "ws", "login", "tls", "wss", "http", "coap", "mqtt_sn")
 
     def __init__(self, files=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tidegate-test-"))
