@@ -11,6 +11,8 @@ pub mod coap_stream;
 pub mod dtls;
 pub mod mqtt_machine;
 pub mod mqtt_packet;
+pub mod mqtt_sn_machine;
+pub mod mqtt_sn_message;
 pub mod proxy;
 pub mod topic;
 pub mod websocket;

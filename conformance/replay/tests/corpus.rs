@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 type Play = fn(&[u8]);
 
 /// Every target with what it does.
-const TARGETS: [(&str, Play); 10] = [
+const TARGETS: [(&str, Play); 12] = [
     ("coap_block", replay::coap_block::play),
     ("coap_machine", replay::coap_machine::play),
     ("coap_message", replay::coap_message::play),
@@ -14,6 +14,8 @@ const TARGETS: [(&str, Play); 10] = [
     ("dtls", replay::dtls::play),
     ("mqtt_machine", replay::mqtt_machine::play),
     ("mqtt_packet", replay::mqtt_packet::play),
+    ("mqtt_sn_machine", replay::mqtt_sn_machine::play),
+    ("mqtt_sn_message", replay::mqtt_sn_message::play),
     ("proxy", replay::proxy::play),
     ("topic", replay::topic::play),
     ("websocket", replay::websocket::play),
