@@ -220,11 +220,10 @@ impl MqttSn {
             Some(Outgoing { what: What::Received { id: known }, .. }) if *known == id => {
                 out.act(Action::Drop(peer, Drop::Duplicate));
             }
-            // PUBREL was lost.
-            Some(Outgoing { what: What::Release { id: known }, .. }) if *known == id => {
+            // PUBREL was lost, or nothing is known of it: the client is done with it either way.
+            _ => {
                 send(c, peer, out, kind::PUBREL, |wire| wire.put_u16(msg_id));
             }
-            _ => out.act(Action::Drop(peer, Drop::Unexpected)),
         }
     }
 

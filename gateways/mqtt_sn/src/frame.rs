@@ -294,9 +294,7 @@ impl<'a> Message<'a> {
             kind::REGISTER => {
                 // The topic id is not relevant from a client (5.4.10).
                 r.u16()?;
-                let msg_id = r.u16()?;
-                let name = Some(text(r)?).filter(|name| !name.is_empty()).ok_or(Malformed)?;
-                Message::Register { msg_id, name }
+                Message::Register { msg_id: r.u16()?, name: text(r)? }
             }
             kind::REGACK => Message::RegAck { topic: r.u16()?, msg_id: r.u16()?, code: Code::of(r.u8()?) },
             kind::PUBACK => Message::PubAck { topic: r.u16()?, msg_id: r.u16()?, code: Code::of(r.u8()?) },
