@@ -8,15 +8,13 @@ PREDEFINED = {1: "fixed/one", 2: "fixed/two"}
 
 
 class Gateway(harness.Tidegate):
-    """Tidegate with MQTT-SN at a port of its own. `more` are further keys of `[mqtt_sn]`, `keys` of anything."""
+    """Tidegate whose clients need no credentials. `more` are further keys of `[mqtt_sn]`, `keys` of anything."""
 
     def __init__(self, more=None, keys=None):
         super().__init__()
-        self.ports["mqtt_sn"] = harness.free_port()
         listener = "mqtt_sn.listeners.udp"
-        self.keys |= {f"{listener}.bind": f"{harness.HOST}:{self.port('mqtt_sn')}", f"{listener}.anonymous": "always",
-                      "coap.listeners.udp.anonymous": "always", "mqtt_sn.retry_interval": f"{RETRY} s",
-                      "mqtt_sn.max_retries": RETRIES}
+        self.keys |= {f"{listener}.anonymous": "always", "coap.listeners.udp.anonymous": "always",
+                      "mqtt_sn.retry_interval": f"{RETRY} s", "mqtt_sn.max_retries": RETRIES}
         self.keys |= {f"mqtt_sn.{key}": value for key, value in (more or {}).items()}
         self.keys |= keys or {}
         with open(self.folder / "etc" / "tidegate.toml", "a", encoding="utf-8") as file:
