@@ -1,6 +1,6 @@
-"""A client that nobody here wrote: PyPI's mqtt-sn-12, as a library and by its commands. It has no PUBREC, no encapsulation
-and no PINGREQ with its client id; and its PUBACK never goes out (1.0.9 compares the QoS with the QoS flag), so that it
-is sent for it here."""
+"""A client that nobody here wrote: PyPI's mqtt-sn-12, as a library and by its commands. It has no PUBREC, no
+encapsulation and no PINGREQ with its client id; and its PUBACK never goes out (1.0.9 compares the QoS with the QoS
+flag), so that it is sent for it here."""
 
 import asyncio
 import json
@@ -116,7 +116,8 @@ class MqttSn12(unittest.TestCase):
         self.mqtt.subscribe("#")
         command = str(pathlib.Path(sys.executable).parent / "mqtt_sn_pub")
         for qos in (-1, 0, 1, 2):
-            words = [command, "-p", str(self.port), "-t", "cd", "-m", f"qos {qos}", "-q", str(qos), "-i", f"command{qos + 1}"]
+            words = [command, "-p", str(self.port), "-t", "cd", "-m", f"qos {qos}", "-q", str(qos)]
+            words += ["-i", f"command{qos + 1}"]
             done = subprocess.run(words, capture_output=True, text=True, timeout=20)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.mqtt_hears("cd", f"qos {qos}".encode(), max(qos, 0))
