@@ -63,6 +63,7 @@ impl Bench {
             is_transient: false,
             token: None,
             load: "",
+            only_if: None,
         };
         let at = Attachment { driver: 0, peer: Peer { slot: 0, generation: 0 } };
         let open =

@@ -100,6 +100,7 @@ impl Node {
             is_transient: false,
             token: None,
             load: "",
+            only_if: None,
         };
         let open =
             Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

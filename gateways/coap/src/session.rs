@@ -174,6 +174,7 @@ impl Coap {
             is_transient: !is_kept,
             token: who.token.as_deref().map(proof),
             load: FACTS,
+            only_if: None,
         };
         c.next = who;
         c.next_keep_alive = keep_alive;

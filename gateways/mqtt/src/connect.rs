@@ -150,6 +150,7 @@ fn read(
             is_transient: false,
             token: None,
             load: "",
+            only_if: None,
         }),
     };
     if is_5 {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use gateway::config::Section;
 use gateway::topic::check_name;
 
+use crate::deliver::AROUND;
+
 /// Who may take a session along to another address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebind {
@@ -110,6 +112,11 @@ impl Config {
         a.finish();
         let advertise = u16::try_from(duration.as_secs()).ok().filter(|n| *n > 0);
         Config { advertise, advertise_to: to.unwrap_or(config.advertise_to), ..config }
+    }
+
+    /// Whether a client can be sent a REGISTER of this name: the names that are kept of clients have a bound.
+    pub(crate) fn can_tell(&self, name: &str) -> bool {
+        name.len() + AROUND <= self.max_packet_size
     }
 
     /// The name of a predefined topic id, as this client knows it.

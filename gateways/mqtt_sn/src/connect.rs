@@ -8,7 +8,7 @@ use gateway::{Action, Answer, Close, Connect, Connected, Disconnect, Drop, Flow,
 use wire::Writer;
 
 use crate::config::{Credentials, Rebind};
-use crate::conversation::{Client, Conversation, MAX_HELD, Pending, Phase, Reason, Step};
+use crate::conversation::{Client, MAX_HELD, Pending, Phase, Reason, Step};
 use crate::frame::{Code, Flags, Message, TopicRef, kind};
 use crate::kept::{self, FACTS, Loaded, make_will};
 use crate::ticket::{Asked, ticket};
@@ -199,17 +199,28 @@ impl MqttSn {
         self.open(now, peer, out);
     }
 
-    /// Takes the client from where it was; its session waits for it.
-    fn fetch(&mut self, client_id: &str, to: Peer, out: &mut Outbox) -> Option<(Box<Client>, Phase)> {
+    /// Takes the client from where it was; its session waits for it, if it does not end with that.
+    fn fetch(
+        &mut self,
+        client_id: &str,
+        to: Peer,
+        ends: bool,
+        out: &mut Outbox,
+    ) -> Option<(Box<Client>, Phase)> {
         let from = *self.clients.get(client_id).filter(|from| **from != to)?;
+        let session_expiry = self.config.session_expiry;
         self.clients.remove(client_id);
         let c = self.peers.get_mut(from)?;
         let client = c.client.take()?;
         let phase = std::mem::replace(&mut c.phase, Phase::Stranger);
-        let expiry = self.config.session_expiry.max(ON_THE_MOVE);
+        let expiry = match (client.is_clean, ends) {
+            (true, true) => Duration::ZERO,
+            (true, false) => ON_THE_MOVE,
+            (false, _) => session_expiry.max(ON_THE_MOVE),
+        };
         out.act(Action::Disconnect(from, Disconnect { with_will: false, expiry: Some(expiry) }));
         out.act(Action::Close(from, Close::Moved));
-        Some((client, phase))
+        (!expiry.is_zero()).then_some((client, phase))
     }
 
     /// Opens the session, or takes it up where it is attached already.
@@ -219,12 +230,13 @@ impl MqttSn {
         let is_clean = p.reason == Reason::Publish || (p.reason == Reason::Connect && p.flags.is_clean());
         if p.reason == Reason::Connect
             && !is_clean
-            && self.peers.get(peer).is_some_and(Conversation::has_session)
+            && self.peers.get(peer).and_then(|c| c.client.as_ref()).is_some_and(|k| !k.is_clean)
         {
-            return self.take_up(now, peer, &p, out);
+            return self.take_up(now, peer, p, out);
         }
         if p.reason != Reason::Publish {
-            p.moved = self.fetch(&p.client_id, peer, out);
+            // A session with CleanSession ends where another CONNECT comes, and is not durable.
+            p.moved = self.fetch(&p.client_id, peer, p.reason == Reason::Connect, out);
         }
         let of_moved = p.moved.as_ref().map(|(client, _)| &**client);
         let was_clean = of_moved.is_some_and(|k| k.is_clean);
@@ -233,6 +245,7 @@ impl MqttSn {
             p.will =
                 of_moved.and_then(|k| if p.reason == Reason::Resume { k.armed() } else { k.will.clone() });
         }
+        let is_fetched = p.moved.is_some();
         let ends = is_clean || (p.reason == Reason::Resume && was_clean);
         let expiry = if ends { Duration::ZERO } else { self.config.session_expiry };
         let Some(c) = self.peers.get_mut(peer) else { return };
@@ -244,6 +257,8 @@ impl MqttSn {
             Reason::Publish => (&self.config.anonymous, ""),
             _ => (&self.config.credentials, &*p.client_id),
         };
+        let goes_on = p.reason == Reason::Resume && !is_fetched;
+        let only_if = goes_on.then(|| kept::only_if(c.is_sealed));
         let no_one = Credentials::default();
         // Who has shaken hands is known by that.
         let who = if c.is_sealed { &no_one } else { who };
@@ -261,6 +276,7 @@ impl MqttSn {
             is_transient: p.reason == Reason::Publish,
             token: None,
             load: FACTS,
+            only_if,
         };
         c.pending = Some(p);
         out.act(Action::Want(peer, false));
@@ -268,25 +284,41 @@ impl MqttSn {
     }
 
     /// CONNECT without CleanSession from a client whose session is attached here: it goes on, and is not opened again.
-    fn take_up(&mut self, now: Now, peer: Peer, p: &Pending, out: &mut Outbox) {
-        let expiry = self.config.session_expiry;
+    fn take_up(&mut self, now: Now, peer: Peer, p: Box<Pending>, out: &mut Outbox) {
+        if !p.flags.has_will() {
+            return self.taken_up(now, peer, &p, out);
+        }
+        // It may be one that the client may not leave.
+        out.act(Action::SetWill(peer, ticket(Asked::TakeUp, 0, 0), p.will.clone()));
+        if let Some(c) = self.peers.get_mut(peer) {
+            c.pending = Some(p);
+        }
+    }
+
+    pub(crate) fn took_will(&mut self, now: Now, peer: Peer, answer: Answer, out: &mut Outbox) {
+        match answer {
+            Answer::Saved => {
+                let Some(p) = self.peers.get_mut(peer).and_then(|c| c.pending.take()) else { return };
+                self.taken_up(now, peer, &p, out);
+            }
+            Answer::Refused(why) => self.refuse(peer, code(why), out),
+            _ => {}
+        }
+    }
+
+    fn taken_up(&mut self, now: Now, peer: Peer, p: &Pending, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
         let Some(client) = c.client.as_mut() else { return };
         let was_asleep = client.sleep > 0;
         (client.keep_alive, client.sleep) = (p.duration, 0);
-        let was_clean = std::mem::replace(&mut client.is_clean, false);
+        client.forget_acknowledged();
         if p.flags.has_will() {
             client.will.clone_from(&p.will);
-            out.act(Action::SetWill(peer, ticket(Asked::Nothing, 0, 0), p.will.clone()));
             kept::keep_will(peer, client, out);
         } else if was_asleep {
             client.arm(peer, out);
         }
         kept::keep_state(peer, client, out);
-        if was_clean {
-            out.act(Action::SetExpiry(peer, expiry));
-            self.keep_all(peer, out);
-        }
         self.connack(peer, Code::Accepted, out);
         self.activate(now, peer, out);
     }
@@ -340,7 +372,7 @@ impl MqttSn {
             is_will_new = true;
         }
         client.is_unproven = is_present && !c.is_sealed || c.candidate.is_some();
-        let (mut next, mut keeps_all) = (Phase::Active, false);
+        let mut next = Phase::Active;
         match (reason, was_moved) {
             (Reason::Resume, true) if is_present => next = phase,
             (Reason::Resume, _) => {
@@ -355,9 +387,8 @@ impl MqttSn {
                 next = if sleep > 0 { Phase::Asleep } else { Phase::Active };
             }
             _ => {
-                let was_clean = std::mem::replace(&mut client.is_clean, is_clean);
+                client.forget_acknowledged();
                 (client.keep_alive, client.sleep) = (duration, 0);
-                keeps_all = was_clean && !is_clean;
                 kept::keep_state(peer, &client, out);
                 if flags.has_will() {
                     kept::keep_will(peer, &client, out);
@@ -370,9 +401,6 @@ impl MqttSn {
         c.client = Some(client);
         // Whoever had the name here has been taken over.
         self.clients.insert(client_id, peer);
-        if keeps_all {
-            self.keep_all(peer, out);
-        }
         if reason == Reason::Connect {
             self.connack(peer, Code::Accepted, out);
         }

@@ -49,8 +49,8 @@ pub(crate) struct Conversation {
     /// A session that is being opened.
     pub(crate) pending: Option<Box<Pending>>,
     pub(crate) client: Option<Box<Client>>,
-    /// The will that the router was asked to take.
-    pub(crate) next_will: Option<Box<Will>>,
+    /// The will, or none, that the router was last asked to take and has not answered.
+    pub(crate) next_will: Option<Option<Box<Will>>>,
 }
 
 /// How far the opening of a session is (6.2).
@@ -238,6 +238,11 @@ impl Client {
         if self.will.is_some() {
             out.act(Action::SetWill(peer, ticket(Asked::Nothing, 0, 0), self.armed()));
         }
+    }
+
+    /// CONNECT: its ids may begin anew.
+    pub(crate) fn forget_acknowledged(&mut self) {
+        self.acknowledged = [0; REMEMBERED];
     }
 
     /// Remembers that this message was published.

@@ -10,7 +10,7 @@ use crate::ticket::{Asked, ticket};
 use crate::{MqttSn, probe, send};
 
 /// Octets of a PUBLISH that are not its data, in the form with three octets of length.
-const AROUND: usize = 9;
+pub(crate) const AROUND: usize = 9;
 
 impl MqttSn {
     pub(crate) fn deliver_message(&mut self, now: Now, peer: Peer, d: &Delivery<'_>, out: &mut Outbox) {
@@ -39,7 +39,7 @@ impl MqttSn {
         let what = match topic.filter(|_| !must_register) {
             Some(topic) => What::Publish { topic, held },
             None => {
-                if is_too_large(d.topic.len() + AROUND) {
+                if !config.can_tell(d.topic) {
                     return self.give_up(peer, held.id, Drop::TooLarge, out);
                 }
                 let Some(topic) = client.topics.give(d.topic, config.max_topics) else {
@@ -144,7 +144,7 @@ impl MqttSn {
             // It is asked again in time.
             Code::Congestion => {
                 let what = What::Register { topic, msg_id, held };
-                client.outgoing = Some(Outgoing { what, ..outgoing });
+                client.outgoing = Some(Outgoing { what, tries: 0, ..outgoing });
             }
             Code::InvalidTopicId | Code::NotSupported => {
                 self.prove(peer, out);
@@ -185,9 +185,10 @@ impl MqttSn {
                 self.prove(peer, out);
                 self.settle(peer, held.id, Settle::Done, out);
             }
+            // It is there, and asked again in time; or PUBREC is what it should have said.
             Code::Accepted | Code::Congestion => {
                 let what = What::Publish { topic, held };
-                client.outgoing = Some(Outgoing { what, ..outgoing });
+                client.outgoing = Some(Outgoing { what, tries: 0, ..outgoing });
             }
             Code::InvalidTopicId => match topic {
                 TopicId::Normal(id) => {

@@ -255,10 +255,9 @@ fn header(bytes: &[u8]) -> Result<(usize, u8, Reader<'_>), Malformed> {
 
 /// The octets of a forwarder encapsulation (5.5) and the message within; None if it is none.
 pub fn unwrap(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, kind, rest) = header(bytes).ok()?;
-    // Control, and at least one octet of a node.
-    let is_whole = kind == kind::ENCAPSULATED && length > bytes.len() - rest.remaining() + 1;
-    is_whole.then(|| bytes.split_at_checked(length)).flatten()
+    // Its length is one octet (5.5); then its type, control, and at least one octet of a node.
+    let is_one = matches!(bytes, [4..=255, kind::ENCAPSULATED, ..]);
+    is_one.then(|| bytes.split_at_checked(bytes[0].into())).flatten()
 }
 
 /// What tells the node of an encapsulation's octets from others: they without the radius, which may be another each time.

@@ -6,7 +6,6 @@ use gateway::topic::check_name;
 use gateway::{Action, Message, Now, Outbox, Peer, Qos, Will};
 use wire::{Reader, Writer};
 
-use crate::MqttSn;
 use crate::conversation::Client;
 use crate::ticket::{Asked, ticket};
 use crate::topics::Topics;
@@ -72,6 +71,15 @@ fn save(peer: Peer, client: &Client, name: &str, value: Option<Vec<u8>>, out: &m
     }
 }
 
+/// What has to be kept with a session that goes on without CONNECT.
+pub(crate) fn only_if(is_sealed: bool) -> gateway::OnlyIf {
+    if is_sealed {
+        (STATE, |_| true)
+    } else {
+        (STATE, |state| matches!(state, [VERSION, _, _, a, b] if (*a, *b) != (0, 0)))
+    }
+}
+
 /// Keeps how the client is.
 pub(crate) fn keep_state(peer: Peer, client: &Client, out: &mut Outbox) {
     let mut value = vec![VERSION];
@@ -98,16 +106,4 @@ pub(crate) fn keep_topic(peer: Peer, client: &Client, id: u16, asked: (Asked, u1
     value.put(topic.as_bytes());
     let name = format!("{TOPIC}{id:04x}");
     out.act(Action::Save(peer, ticket(asked.0, id, asked.1), name.into(), Some(value.into())));
-}
-
-impl MqttSn {
-    /// Keeps everything of a client whose session was to end with its connection, and now is not.
-    pub(crate) fn keep_all(&self, peer: Peer, out: &mut Outbox) {
-        let Some(client) = self.peers.get(peer).and_then(|c| c.client.as_deref()) else { return };
-        keep_state(peer, client, out);
-        keep_will(peer, client, out);
-        for (id, _) in client.topics.iter() {
-            keep_topic(peer, client, id, (Asked::Topic, 0), out);
-        }
-    }
 }

@@ -325,7 +325,13 @@ impl Gateway for MqttSn {
 
     fn group(&mut self, _: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) {
         let datagram = bytes.split();
-        let inner = frame::unwrap(&datagram).map_or(&datagram[..], |(_, inner)| inner);
+        let mut inner = &datagram[..];
+        if let Some((wrapping, message)) = frame::unwrap(&datagram) {
+            if let Some(c) = self.peers.get_mut(peer) {
+                c.wrapping = wrapping.into();
+            }
+            inner = message;
+        }
         match Message::decode(inner) {
             Ok(Message::SearchGw { .. }) => {
                 let id = self.config.gateway_id;
@@ -379,6 +385,7 @@ impl Gateway for MqttSn {
             (Asked::Unsubscribe, Answer::Unsubscribed(_)) => {
                 self.say(peer, out, kind::UNSUBACK, |wire| wire.put_u16(msg_id));
             }
+            (Asked::TakeUp, answer) => self.took_will(now, peer, answer, out),
             (Asked::WillTopic, answer) => self.updated_will(peer, kind::WILLTOPICRESP, answer, out),
             (Asked::WillMsg, answer) => self.updated_will(peer, kind::WILLMSGRESP, answer, out),
             _ => {}

@@ -13,7 +13,7 @@ impl MqttSn {
     pub(crate) fn register(&mut self, peer: Peer, msg_id: u16, name: &str, out: &mut Outbox) {
         let most = self.config.max_topics;
         let Some(client) = self.peers.get_mut(peer).and_then(|c| c.client.as_mut()) else { return };
-        if check_name(name).is_err() {
+        if check_name(name).is_err() || !self.config.can_tell(name) {
             return self.acknowledge(peer, out, kind::REGACK, 0, msg_id, Code::NotSupported);
         }
         let Some(id) = client.topics.give(name, most) else {
@@ -79,6 +79,9 @@ impl MqttSn {
         // Wildcards and short names have no id to tell (5.4.16).
         let mut id = of_predefined;
         if matches!(topic, TopicRef::Name(_)) && !filter.has_wildcard() {
+            if !config.can_tell(filter.plain()) {
+                return self.suback(peer, Qos::AtMostOnce, 0, msg_id, Code::NotSupported, out);
+            }
             let Some(given) = client.topics.give(filter.plain(), most) else {
                 return self.suback(peer, Qos::AtMostOnce, 0, msg_id, Code::Congestion, out);
             };

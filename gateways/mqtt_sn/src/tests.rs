@@ -1,5 +1,6 @@
 mod connection;
 mod delivery;
+mod hostile;
 mod sleep;
 mod topics;
 
@@ -45,6 +46,8 @@ struct Bench {
     closed: Vec<Close>,
     announced: Vec<Vec<u8>>,
     refusal: Option<Refusal>,
+    /// What a new will is refused with.
+    refused_will: Option<Refusal>,
     connects: Vec<gateway::Connect>,
     sent: Vec<(Peer, Vec<u8>)>,
     /// What was sent only to where a peer may be, and where it is now.
@@ -75,6 +78,7 @@ fn bench_with(config: Config) -> Bench {
         closed: Vec::new(),
         announced: Vec::new(),
         refusal: None,
+        refused_will: None,
         connects: Vec::new(),
         sent: Vec::new(),
         probes: Vec::new(),
@@ -334,6 +338,9 @@ impl Bench {
                 };
                 self.reply(peer, ticket, Answer::Saved);
             }
+            Action::SetWill(peer, ticket, _) if self.refused_will.is_some() => {
+                self.reply(peer, ticket, Answer::Refused(self.refused_will.unwrap()));
+            }
             Action::SetWill(peer, ticket, will) => {
                 self.session(peer).unwrap().will = will;
                 self.reply(peer, ticket, Answer::Saved);
@@ -360,7 +367,13 @@ impl Bench {
     fn connect(&mut self, peer: Peer, ticket: Ticket, mut connect: gateway::Connect) {
         self.leave(peer, false, None);
         self.connects.push(connect.clone());
-        if let Some(why) = self.refusal {
+        let is_no_session = |(fact, is_so): gateway::OnlyIf| {
+            let session = self.sessions.get(&*connect.client_id);
+            !session.and_then(|s| s.facts.get(fact)).is_some_and(|value| is_so(value))
+        };
+        let no_session =
+            connect.only_if.filter(|only_if| is_no_session(*only_if)).map(|_| Refusal::NoSession);
+        if let Some(why) = self.refusal.or(no_session) {
             return self.reply(peer, ticket, Answer::Refused(why));
         }
         let id = if connect.client_id.is_empty() {

@@ -24,6 +24,8 @@ pub(crate) enum Asked {
     Subscribe,
     /// To unsubscribe.
     Unsubscribe,
+    /// To replace the will of a session that goes on with CONNECT.
+    TakeUp,
     /// To change the will's topic.
     WillTopic,
     /// To change the will's message.
@@ -32,7 +34,7 @@ pub(crate) enum Asked {
     Nothing,
 }
 
-const ALL: [Asked; 12] = [
+const ALL: [Asked; 13] = [
     Asked::Open,
     Asked::Publish,
     Asked::PublishOnce,
@@ -42,6 +44,7 @@ const ALL: [Asked; 12] = [
     Asked::Topic,
     Asked::Subscribe,
     Asked::Unsubscribe,
+    Asked::TakeUp,
     Asked::WillTopic,
     Asked::WillMsg,
     Asked::Nothing,

@@ -4,7 +4,6 @@ use gateway::topic::check_name;
 use gateway::{Action, Answer, Now, Outbox, Peer, Will};
 use wire::Writer;
 
-use crate::conversation::Client;
 use crate::frame::{Code, Flags, kind};
 use crate::kept::{self, make_will};
 use crate::ticket::{Asked, ticket};
@@ -18,7 +17,7 @@ impl MqttSn {
         topic: Option<(Flags, &str)>,
         out: &mut Outbox,
     ) {
-        let Some(client) = self.client(peer) else { return };
+        let Some(old) = self.newest_will(peer) else { return };
         let will = match topic {
             // The empty one deletes the will (5.4.22).
             None => None,
@@ -26,7 +25,7 @@ impl MqttSn {
                 let (Ok(()), Some(qos)) = (check_name(topic), flags.qos()) else {
                     return self.answer_will(peer, kind::WILLTOPICRESP, Code::NotSupported, out);
                 };
-                let data = client.will.as_ref().map_or(&b""[..], |w| w.message.payload());
+                let data = old.map_or(&b""[..], |w| w.message.payload());
                 Some(make_will(now, topic, data, qos, flags.is_retained()))
             }
         };
@@ -34,8 +33,8 @@ impl MqttSn {
     }
 
     pub(crate) fn update_will_message(&mut self, now: Now, peer: Peer, data: &[u8], out: &mut Outbox) {
-        let Some(client) = self.client(peer) else { return };
-        let Some(old) = client.will.as_ref().map(|w| &w.message) else {
+        let Some(old) = self.newest_will(peer) else { return };
+        let Some(old) = old.map(|w| &w.message) else {
             // There is no topic that it could be published to.
             return self.answer_will(peer, kind::WILLMSGRESP, Code::NotSupported, out);
         };
@@ -43,13 +42,16 @@ impl MqttSn {
         self.set_will(peer, Asked::WillMsg, Some(will), out);
     }
 
-    fn client(&self, peer: Peer) -> Option<&Client> {
-        self.peers.get(peer)?.client.as_deref()
+    /// The will of a client that is there, as it is going to be.
+    fn newest_will(&self, peer: Peer) -> Option<Option<&Will>> {
+        let c = self.peers.get(peer)?;
+        let client = c.client.as_deref()?;
+        Some(c.next_will.as_ref().unwrap_or(&client.will).as_deref())
     }
 
     fn set_will(&mut self, peer: Peer, asked: Asked, will: Option<Box<Will>>, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
-        c.next_will.clone_from(&will);
+        c.next_will = Some(will.clone());
         out.act(Action::SetWill(peer, ticket(asked, 0, 0), will));
     }
 
@@ -58,11 +60,14 @@ impl MqttSn {
         let will = c.next_will.take();
         match (answer, c.client.as_mut()) {
             (Answer::Saved, Some(client)) => {
-                client.will = will;
-                if client.sleep > 0 {
-                    client.arm(peer, out);
+                // The answer to an earlier one, which the client has sent twice, has brought it in already.
+                if let Some(will) = will {
+                    client.will = will;
+                    if client.sleep > 0 {
+                        client.arm(peer, out);
+                    }
+                    kept::keep_will(peer, client, out);
                 }
-                kept::keep_will(peer, client, out);
                 self.answer_will(peer, kind, Code::Accepted, out);
             }
             (Answer::Refused(why), _) => {

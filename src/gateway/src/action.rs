@@ -57,7 +57,12 @@ pub struct Connect {
     pub token: Option<Bytes>,
     /// Facts kept with the session whose names begin so come with [`Connected`]; empty is none.
     pub load: &'static str,
+    /// Only a session that a fact kept with it says this of: of every other one `NoSession`, and nothing of it changes.
+    pub only_if: Option<OnlyIf>,
 }
+
+/// Name of a fact, and what has to be so of it.
+pub type OnlyIf = (&'static str, fn(&[u8]) -> bool);
 
 /// Name of the fact that is asked for with [`Connect::token`].
 pub const TOKEN: &str = "token";

@@ -27,8 +27,8 @@ pub mod time;
 pub mod topic;
 
 pub use action::{
-    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, Publish,
-    Refusal, Settle, Stop, Subscribe, TOKEN, Ticket, Will,
+    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, OnlyIf,
+    Publish, Refusal, Settle, Stop, Subscribe, TOKEN, Ticket, Will,
 };
 pub use message::{Message, Properties, Publisher, Qos};
 pub use outbox::{Frame, Outbox};

@@ -112,6 +112,7 @@ fn join(
         is_transient: false,
         token: None,
         load: "",
+        only_if: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

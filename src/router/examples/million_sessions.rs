@@ -33,6 +33,7 @@ fn connect(n: u32) -> Connect {
         is_transient: false,
         token: None,
         load: "",
+        only_if: None,
     }
 }
 

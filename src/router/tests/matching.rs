@@ -27,6 +27,7 @@ fn join(router: &Router, slot: u32) -> (Arc<Session>, Attachment) {
         is_transient: false,
         token: None,
         load: "",
+        only_if: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot, generation: 0 } };
     let open =

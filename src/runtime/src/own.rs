@@ -36,6 +36,7 @@ pub(crate) fn attach(
         is_transient: true,
         token: None,
         load: "",
+        only_if: None,
     };
     let now = house.clock.now();
     let open = Open {

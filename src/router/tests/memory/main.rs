@@ -31,6 +31,7 @@ fn join(router: &Router, n: u32) -> (Arc<Session>, Attachment) {
         is_transient: false,
         token: None,
         load: "",
+        only_if: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

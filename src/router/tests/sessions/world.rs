@@ -51,6 +51,7 @@ pub(crate) fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect 
         is_transient: false,
         token: None,
         load: "",
+        only_if: None,
     }
 }
 

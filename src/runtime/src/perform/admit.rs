@@ -220,6 +220,15 @@ impl Desk {
         {
             return self.refuse(peers, peer, Refusal::NotOwner);
         }
+        if let Some((fact, is_so)) = connect.only_if
+            && !self
+                .house
+                .router
+                .known(&port.facts.namespace, &connect.client_id, fact)
+                .is_some_and(|k| is_so(&k.0))
+        {
+            return Answer::Refused(Refusal::NoSession);
+        }
         let at = self.at(peer);
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
         // The session before ends when the next one is open, so that nobody ends it by failing; one of the same client has to
@@ -367,6 +376,7 @@ fn empty_connect() -> Box<Connect> {
         is_transient: true,
         token: None,
         load: "",
+        only_if: None,
     })
 }
 
