@@ -218,8 +218,9 @@ impl MqttSn {
                 self.prove(peer, out);
                 out.act(Action::Receive(peer, ticket(Asked::Receive, 0, msg_id), id));
             }
+            // Who has moved meanwhile gets no answer to what was asked at the address before.
             Some(Outgoing { what: What::Received { id: known }, .. }) if *known == id => {
-                out.act(Action::Drop(peer, Drop::Duplicate));
+                out.act(Action::Receive(peer, ticket(Asked::Receive, 0, msg_id), id));
             }
             // PUBREL was lost, or nothing is known of it: the client is done with it either way.
             _ => {

@@ -310,7 +310,8 @@ impl Bench {
             }
             Action::Receive(peer, ticket, id) => {
                 let session = self.session(peer).unwrap();
-                let known = session.in_flight.take_if(|(flying, ..)| *flying == id).is_some();
+                let was = session.in_flight.take_if(|(flying, ..)| *flying == id).is_some();
+                let known = was || session.received == Some(id);
                 session.received = known.then_some(id);
                 self.reply(peer, ticket, Answer::Known(known));
             }

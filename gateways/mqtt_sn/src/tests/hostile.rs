@@ -147,3 +147,19 @@ fn a_client_that_answers_that_it_is_congested_is_not_lost() {
     }
     assert!(b.closed.is_empty());
 }
+
+#[test]
+fn section_6_10_pubrec_is_noted_though_the_client_moves_before_the_answer() {
+    let mut b = bench();
+    b.join(1, "a", false);
+    b.queue("a", "ab", "m", 2);
+    let peer = b.sessions["a"].at.unwrap();
+    // The session is told, and the answer finds nobody.
+    b.machine.input(b.now, peer, &mut BytesMut::from(&bytes("04 0f 00 01")[..]), &mut b.out).unwrap();
+    b.out.actions.retain(|action| !matches!(action, Action::Receive(..)));
+    let session = b.session(peer).unwrap();
+    (session.in_flight, session.received) = (None, Some(DeliveryId(1)));
+    b.say(2, "07 04 00 01 00 3c \"a\"");
+    assert_eq!(b.say(2, "04 0f 00 01"), ["2: 04 10 00 01"]);
+    assert!(b.say(2, "04 0e 00 01").is_empty() && b.sessions["a"].received.is_none());
+}
