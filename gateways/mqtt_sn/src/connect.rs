@@ -8,7 +8,7 @@ use gateway::{Action, Answer, Close, Connect, Connected, Disconnect, Drop, Flow,
 use wire::Writer;
 
 use crate::config::{Credentials, Rebind};
-use crate::conversation::{Client, MAX_HELD, Pending, Phase, Reason, Step};
+use crate::conversation::{Client, Conversation, MAX_HELD, Pending, Phase, Reason, Step};
 use crate::frame::{Code, Flags, Message, TopicRef, kind};
 use crate::kept::{self, FACTS, Loaded, make_will};
 use crate::ticket::{Asked, ticket};
@@ -211,6 +211,7 @@ impl MqttSn {
         let session_expiry = self.config.session_expiry;
         self.clients.remove(client_id);
         let c = self.peers.get_mut(from)?;
+        let ends = ends && !c.can_go_on();
         let client = c.client.take()?;
         let phase = std::mem::replace(&mut c.phase, Phase::Stranger);
         let expiry = match (client.is_clean, ends) {
@@ -230,12 +231,11 @@ impl MqttSn {
         let is_clean = p.reason == Reason::Publish || (p.reason == Reason::Connect && p.flags.is_clean());
         if p.reason == Reason::Connect
             && !is_clean
-            && self.peers.get(peer).and_then(|c| c.client.as_ref()).is_some_and(|k| !k.is_clean)
+            && self.peers.get(peer).is_some_and(Conversation::can_go_on)
         {
             return self.take_up(now, peer, p, out);
         }
         if p.reason != Reason::Publish {
-            // A session with CleanSession ends where another CONNECT comes, and is not durable.
             p.moved = self.fetch(&p.client_id, peer, p.reason == Reason::Connect, out);
         }
         let of_moved = p.moved.as_ref().map(|(client, _)| &**client);
@@ -312,6 +312,7 @@ impl MqttSn {
         let was_asleep = client.sleep > 0;
         (client.keep_alive, client.sleep) = (p.duration, 0);
         client.forget_acknowledged();
+        let was_clean = std::mem::replace(&mut client.is_clean, false);
         if p.flags.has_will() {
             client.will.clone_from(&p.will);
             kept::keep_will(peer, client, out);
@@ -319,6 +320,10 @@ impl MqttSn {
             client.arm(peer, out);
         }
         kept::keep_state(peer, client, out);
+        if was_clean {
+            out.act(Action::SetExpiry(peer, self.config.session_expiry));
+            self.keep_all(peer, out);
+        }
         self.connack(peer, Code::Accepted, out);
         self.activate(now, peer, out);
     }
@@ -372,7 +377,7 @@ impl MqttSn {
             is_will_new = true;
         }
         client.is_unproven = is_present && !c.is_sealed || c.candidate.is_some();
-        let mut next = Phase::Active;
+        let (mut next, mut keeps_all) = (Phase::Active, false);
         match (reason, was_moved) {
             (Reason::Resume, true) if is_present => next = phase,
             (Reason::Resume, _) => {
@@ -388,7 +393,9 @@ impl MqttSn {
             }
             _ => {
                 client.forget_acknowledged();
+                let was_clean = std::mem::replace(&mut client.is_clean, is_clean);
                 (client.keep_alive, client.sleep) = (duration, 0);
+                keeps_all = was_clean && !is_clean;
                 kept::keep_state(peer, &client, out);
                 if flags.has_will() {
                     kept::keep_will(peer, &client, out);
@@ -401,6 +408,9 @@ impl MqttSn {
         c.client = Some(client);
         // Whoever had the name here has been taken over.
         self.clients.insert(client_id, peer);
+        if keeps_all {
+            self.keep_all(peer, out);
+        }
         if reason == Reason::Connect {
             self.connack(peer, Code::Accepted, out);
         }

@@ -161,6 +161,12 @@ impl Conversation {
         self.client.is_some()
     }
 
+    /// Whether CONNECT without CleanSession goes on with the session: one with CleanSession is not durable and ends with its
+    /// connection, but for a sleeper CONNECT is how it wakes (6.14).
+    pub(crate) fn can_go_on(&self) -> bool {
+        self.client.as_ref().is_some_and(|k| !k.is_clean || self.phase != Phase::Active)
+    }
+
     /// When something has to be done about it.
     pub(crate) fn due(&self, config: &Config) -> Instant {
         if let Some(pending) = &self.pending {

@@ -6,6 +6,7 @@ use gateway::topic::check_name;
 use gateway::{Action, Message, Now, Outbox, Peer, Qos, Will};
 use wire::{Reader, Writer};
 
+use crate::MqttSn;
 use crate::conversation::Client;
 use crate::ticket::{Asked, ticket};
 use crate::topics::Topics;
@@ -106,4 +107,16 @@ pub(crate) fn keep_topic(peer: Peer, client: &Client, id: u16, asked: (Asked, u1
     value.put(topic.as_bytes());
     let name = format!("{TOPIC}{id:04x}");
     out.act(Action::Save(peer, ticket(asked.0, id, asked.1), name.into(), Some(value.into())));
+}
+
+impl MqttSn {
+    /// Keeps everything of a client whose session was to end with its connection, and now is not.
+    pub(crate) fn keep_all(&self, peer: Peer, out: &mut Outbox) {
+        let Some(client) = self.peers.get(peer).and_then(|c| c.client.as_deref()) else { return };
+        keep_state(peer, client, out);
+        keep_will(peer, client, out);
+        for (id, _) in client.topics.iter() {
+            keep_topic(peer, client, id, (Asked::Topic, 0), out);
+        }
+    }
 }

@@ -87,7 +87,7 @@ impl Topics {
     }
 
     /// Ids and names.
-    #[cfg(test)]
+    /// Ids and names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
         self.list.iter().zip(1..).filter(|(t, _)| !t.name.is_empty()).map(|(t, id)| (id, &*t.name))
     }

@@ -53,6 +53,20 @@ fn section_6_3_a_session_that_was_to_end_with_its_connection_does_not_go_on_as_o
 }
 
 #[test]
+fn section_6_14_a_sleeper_with_clean_session_wakes_with_connect_and_its_subscriptions() {
+    for port in [1, 2] {
+        let mut b = bench();
+        b.join(1, "a", true);
+        b.say(1, "06 12 20 00 01 \"x\"");
+        b.say(1, "04 18 00 3c");
+        b.join(port, "a", false);
+        assert_eq!(b.sessions["a"].filters.len(), 1, "port {port}");
+        assert_eq!(b.say(port, "08 0c 20 00 01 00 02 \"m\""), [format!("{port}: 07 0d 00 01 00 02 00")]);
+        assert!(b.sessions["a"].facts.contains_key("sn/t/0001"));
+    }
+}
+
+#[test]
 fn section_6_3_a_will_that_may_not_be_left_is_refused_where_the_session_goes_on_too() {
     let mut b = bench();
     b.join(1, "a", false);
