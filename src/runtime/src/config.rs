@@ -325,13 +325,15 @@ fn bad_address(text: &str) -> String {
 
 impl ListenerSetup {
     /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
-    /// `carriers` are those that the gateway can serve, the one first that it is without a word.
-    pub fn read(
+    /// `carriers` are those that the gateway can serve, the one first that it is without a word. What the gateway itself has
+    /// to say of it, `own` reads.
+    pub fn read<T>(
         protocol: &'static str,
         carriers: &[Carrier],
         name: &str,
         mut s: Section<'_>,
-    ) -> Option<ListenerSetup> {
+        own: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<(ListenerSetup, T)> {
         let enabled = s.flag("enabled", true);
         let has_bind = s.has("bind");
         let bind = s.parsed::<SocketAddr>("bind", "an address such as \"[::]:1883\" or \"127.0.0.1:1883\"");
@@ -367,11 +369,12 @@ impl ListenerSetup {
         let message_rate = s.number("message_rate", 0, 0..=u32::MAX);
         let byte_rate = s.number("byte_rate", 0, 0..=u32::MAX);
         let rules = ListenerRules::read(&mut s);
+        let own = own(&mut s);
         s.finish();
         if !enabled {
             return None;
         }
-        Some(ListenerSetup {
+        let setup = ListenerSetup {
             name: name.to_owned(),
             protocol,
             bind: bind?,
@@ -389,7 +392,8 @@ impl ListenerSetup {
             message_rate,
             byte_rate,
             rules,
-        })
+        };
+        Some((setup, own))
     }
 }
 

@@ -12,8 +12,17 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// What its listeners can be; the first one is what they are without a word.
     pub(crate) carriers: &'static [Carrier],
-    /// Reads what its section says beside listeners.
-    pub(crate) read: fn(&mut Section<'_>) -> Arc<dyn Factory>,
+    /// Reads what its section says beside listeners, and gives what reads its own keys of a listener.
+    pub(crate) read: fn(&mut Section<'_>) -> PerListener,
+}
+
+/// What makes the machines of a listener, from its section.
+pub(crate) type PerListener = Box<dyn Fn(&mut Section<'_>) -> Arc<dyn Factory>>;
+
+/// Of a gateway whose listeners have no keys of their own.
+fn same(factory: impl Factory + 'static) -> PerListener {
+    let factory: Arc<dyn Factory> = Arc::new(factory);
+    Box::new(move |_| factory.clone())
 }
 
 /// All of them, in the order of their sections.
@@ -21,16 +30,16 @@ pub(crate) const ALL: &[Kind] = &[
     Kind {
         name: "mqtt",
         carriers: &[Carrier::Stream],
-        read: |s| Arc::new(mqtt::MqttFactory::new(mqtt::Config::read(s))),
+        read: |s| same(mqtt::MqttFactory::new(mqtt::Config::read(s))),
     },
     Kind {
         name: "coap",
         carriers: &[Carrier::Datagram, Carrier::Stream],
-        read: |s| Arc::new(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
+        read: |s| same(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
     },
     Kind {
         name: "mqtt_sn",
         carriers: &[Carrier::Datagram],
-        read: |s| Arc::new(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
+        read: |s| same(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
     },
 ];

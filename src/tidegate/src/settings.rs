@@ -57,12 +57,12 @@ pub(crate) fn decode(root: Value, mistakes: &mut Vec<Mistake>) -> Settings {
     let mut gates = Vec::new();
     for kind in gateways::ALL {
         let mut s = section.section(kind.name);
-        let read = |name: &str, s: Section<'_>| ListenerSetup::read(kind.name, kind.carriers, name, s);
+        let own = (kind.read)(&mut s);
+        let read =
+            |name: &str, s: Section<'_>| ListenerSetup::read(kind.name, kind.carriers, name, s, |s| own(s));
         let listeners = s.sections("listeners", read);
-        let factory = (kind.read)(&mut s);
         s.finish();
-        let gate = |setup| Gate { setup, factory: factory.clone() };
-        gates.extend(listeners.into_iter().flatten().map(gate));
+        gates.extend(listeners.into_iter().flatten().map(|(setup, factory)| Gate { setup, factory }));
     }
     section.finish();
     // In the order of the lines, as an editor shows them.
