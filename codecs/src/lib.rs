@@ -1,60 +1,153 @@
 //! Device languages: one file a codec, and [`CODECS`], the one list of them.
 //!
-//! A codec knows a device language and nothing of MQTT. It cuts frames off bytes and turns them into [`Up`] values, and
-//! turns [`Down`] values into bytes. Gateways that carry private protocols (TCP, UDP, LoRaWAN) load codecs by name.
+//! A codec knows a device language and nothing of MQTT. It cuts frames off bytes and says what each means as [`Up`] values,
+//! and turns [`Down`] values into bytes. Gateways that carry private protocols (TCP, UDP, LoRaWAN) load codecs by name.
+//!
+//! To add one: a file here with its `DEF`, and a line in [`CODECS`]. Its samples are its documentation, its tests (as they
+//! are, split at every byte, with every bit turned over) and its fuzz seeds.
 
 use bytes::{Bytes, BytesMut};
 
+pub mod hex;
+pub mod library;
+mod up;
+
+pub use library::{Build, Found, Library, Shape};
+pub use up::{BadUp, Credential, Data, Login, Reply, Up};
+
+/// What a codec is told with each call.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Milliseconds since 1970 in UTC, for devices that ask for the time.
+    pub wall_ms: u64,
+    /// The device, when it has logged in.
+    pub device: Option<&'a str>,
+    /// Characters that nobody can foresee, new with each call, for a device that is to be given something to log in with
+    /// later: see [`Credential::Issue`].
+    pub token: &'a str,
+}
+
+/// One frame of a device and what it means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// What it says, in its order.
+    pub up: Vec<Up>,
+    /// What to send back when all of it was accepted: the login let in, the data published and kept.
+    pub answer: Bytes,
+    /// What to send back when not; empty is nothing.
+    pub refusal: Bytes,
+}
+
 /// Why bytes could not be decoded, or a value not be encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What it costs.
+    pub costs: Costs,
+    /// Where: bytes from the beginning of what was handed in.
+    pub at: usize,
+    /// What is wrong there, in words for an operator.
+    pub why: std::borrow::Cow<'static, str>,
+}
+
+/// See [`Fault::costs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// This frame is bad and has been cut off; the next one can be read.
+pub enum Costs {
+    /// This frame, which has been cut off; the next one can be read.
     Frame,
-    /// Where the next frame begins cannot be found: the stream must be closed.
+    /// The stream: where the next frame begins cannot be found.
     Stream,
 }
 
-/// What a device said: a name within the device (part of a topic) and its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Up {
-    /// Such as `temperature`.
-    pub name: Box<str>,
-    /// The value, as it is published.
-    pub value: Bytes,
+impl Fault {
+    /// A bad frame, wrong at this byte of what was handed in.
+    pub fn frame(at: usize, why: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
+        Fault { costs: Costs::Frame, at, why: why.into() }
+    }
+
+    /// The end of the stream, at this byte of what was handed in.
+    pub fn stream(at: usize, why: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
+        Fault { costs: Costs::Stream, at, why: why.into() }
+    }
 }
 
 /// What a device is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Down {
-    /// Such as `interval`.
-    pub name: Box<str>,
-    /// The value, as it was published.
-    pub value: Bytes,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down<'a> {
+    /// What was published below `dn/`, such as `interval`; may have several levels.
+    pub kind: &'a str,
+    /// The payload as it was published, JSON for most codecs.
+    pub value: &'a [u8],
 }
 
-/// One device language.
+/// How a device's answer to a [`Down`] is known. A second one with the same key waits until the first has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// It does not answer.
+    Nothing,
+    /// With an [`Up::Reply`] of this key.
+    Reply(u64),
+}
+
+/// One device language; one value for each connection.
 pub trait Codec: Send {
-    /// Cuts one frame off the front of `buf`; None if there is no whole one yet.
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Up>, Fault>;
-    /// Appends the frame that says `down`.
-    fn encode(&mut self, down: &Down, buf: &mut BytesMut) -> Result<(), Fault>;
+    /// Cuts one frame off the front of `buf`; None if there is no whole one yet. A [`Costs::Frame`] has cut the bad bytes off,
+    /// at least one of them. Of a datagram the codec is handed the whole, and what it leaves is dropped.
+    fn decode(&mut self, cx: &Context<'_>, buf: &mut BytesMut) -> Result<Option<Frame>, Fault>;
+
+    /// Appends what tells the device `down`. Nothing is appended with an error.
+    fn encode(&mut self, cx: &Context<'_>, down: &Down<'_>, into: &mut Vec<u8>) -> Result<Expect, Fault>;
+
+    /// The most bytes that may have to be kept until a frame is whole.
+    fn max_frame(&self) -> usize;
 }
 
-/// Bytes of a device, and the names and values that they mean.
-pub type Sample = (&'static [u8], &'static [(&'static str, &'static str)]);
+/// What a listener says about its codec.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Most bytes of a frame; zero is what the codec's own protocol allows.
+    pub max_frame: usize,
+}
 
-/// A codec in the list: what it is called, how one is made, and bytes with their meaning, which are at once its
-/// documentation, its tests and its fuzz seeds.
+/// A codec in the list.
 pub struct Def {
     /// Name in configuration.
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
     /// Makes one for a new connection.
-    pub build: fn() -> Box<dyn Codec>,
+    pub build: fn(&Options) -> Box<dyn Codec>,
     /// Frames and what they mean.
     pub samples: &'static [Sample],
+    /// Commands and the frames that they make.
+    pub downs: &'static [DownSample],
 }
 
-/// Every codec that is built in, in alphabetical order. None yet: the gateways that use them come after MQTT and CoAP.
+/// Bytes of a device and their meaning.
+pub struct Sample {
+    /// What it shows, and where the bytes are from.
+    pub about: &'static str,
+    /// The bytes in hexadecimal; spaces do not count.
+    pub hex: &'static str,
+    /// The [`Up`] values in their JSON form, in order.
+    pub up: &'static [&'static str],
+    /// The answer in hexadecimal.
+    pub answer: &'static str,
+}
+
+/// A command and its frame.
+pub struct DownSample {
+    /// What was published below `dn/`.
+    pub kind: &'static str,
+    /// The payload.
+    pub value: &'static str,
+    /// The frame in hexadecimal.
+    pub hex: &'static str,
+}
+
+/// Every codec that is built in, in alphabetical order.
 pub const CODECS: &[Def] = &[];
+
+/// The codec of this name.
+pub fn find(name: &str) -> Option<&'static Def> {
+    CODECS.iter().find(|def| def.name == name)
+}

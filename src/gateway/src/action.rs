@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::call::{CallFailure, Calls};
 use crate::message::{Message, Qos};
 use crate::peer::{Close, Drop, Peer};
 use crate::request::Outcome;
@@ -128,6 +129,8 @@ pub enum Action {
     Stay(Peer),
     /// What was sent with [`crate::Outbox::probe`] to this address of the peer has arrived: it is its address now.
     Reached(Peer, SocketAddr),
+    /// Call functions of a program (a script) outside the process: `Called`. A peer has one such call at a time.
+    Call(Peer, Ticket, Calls),
     /// What came of [`crate::Gateway::command`].
     Answered(Peer, Ticket, Outcome),
     /// Send this to an address that is no peer's, such as a multicast group. The peers of a DTLS listener have no use for it.
@@ -250,6 +253,8 @@ pub enum Answer {
     Saved,
     /// Facts with their names, in the order of these.
     Loaded(Vec<(Box<str>, Bytes)>),
+    /// What came of each call, in order.
+    Called(Vec<Result<Bytes, CallFailure>>),
     /// It was refused.
     Refused(Refusal),
 }

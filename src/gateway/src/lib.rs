@@ -8,8 +8,8 @@
 //! its [`Peer`]. Rules that a driver keeps:
 //!
 //! - `opened` comes first and `closed` last for a peer; nothing names the peer after `closed`.
-//! - Answers to one peer come in the order of their actions, except to `Connect`, `Exchange` and `Reauthenticate`,
-//!   which may take long (password hashing).
+//! - Answers to one peer come in the order of their actions, except to `Connect`, `Exchange`, `Reauthenticate` and
+//!   `Call`, which may take long.
 //! - After every call the driver carries out `out.actions` in order, then asks `next_timeout`.
 //! - `deliver` is called only between `Connected` and the end of the session's connection.
 
@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 pub mod action;
+pub mod call;
 pub mod config;
 pub mod message;
 pub mod outbox;
@@ -30,6 +31,7 @@ pub use action::{
     Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, OnlyIf,
     Publish, Refusal, Settle, Stop, Subscribe, TOKEN, Ticket, Will,
 };
+pub use call::{CallFailure, Calls, Function, ProgramId};
 pub use message::{Message, Properties, Publisher, Qos};
 pub use outbox::{Frame, Outbox};
 pub use peer::{Certificate, Close, Drop, Facts, Listener, Peer, Transport};

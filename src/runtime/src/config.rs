@@ -325,11 +325,12 @@ fn bad_address(text: &str) -> String {
 
 impl ListenerSetup {
     /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
-    /// `carriers` are those that the gateway can serve, the one first that it is without a word. What the gateway itself has
+    /// `carriers` are those that the gateway can serve, the one first that it is without a word; `mountpoint` likewise. What the gateway itself has
     /// to say of it, `own` reads.
     pub fn read<T>(
         protocol: &'static str,
         carriers: &[Carrier],
+        mountpoint: &str,
         name: &str,
         mut s: Section<'_>,
         own: impl FnOnce(&mut Section<'_>) -> T,
@@ -363,7 +364,7 @@ impl ListenerSetup {
             }
         };
         let namespace = s.text("namespace").unwrap_or_default();
-        let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_default();
+        let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_else(|| mountpoint.to_owned());
         let max_connections = s.number("max_connections", 1_000_000, 1..=u32::MAX) as usize;
         let connect_rate = s.number("connect_rate", 0, 0..=u32::MAX);
         let message_rate = s.number("message_rate", 0, 0..=u32::MAX);

@@ -324,6 +324,11 @@ impl Desk {
             Action::Rebind(peer, stranger) => peers.rebind(peer, stranger),
             Action::Stay(peer) => peers.stay(peer),
             Action::Reached(peer, address) => peers.reached(peer, address),
+            Action::Call(peer, ticket, calls) => {
+                // Nothing brings programs yet.
+                let called = calls.inputs.iter().map(|_| Err(gateway::CallFailure::Unknown)).collect();
+                self.answer(now, peers, machine, out, peer, ticket, Answer::Called(called));
+            }
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => peers.close(peer, why),
             Action::Drop(peer, why) => {

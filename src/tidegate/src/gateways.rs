@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use codecs::Library;
 use gateway::Factory;
 use gateway::config::Section;
 use runtime::config::Carrier;
@@ -13,7 +14,9 @@ pub(crate) struct Kind {
     /// What its listeners can be; the first one is what they are without a word.
     pub(crate) carriers: &'static [Carrier],
     /// Reads what its section says beside listeners, and gives what reads its own keys of a listener.
-    pub(crate) read: fn(&mut Section<'_>) -> PerListener,
+    pub(crate) read: fn(&mut Section<'_>, &Arc<Library>) -> PerListener,
+    /// Prefix of the topics of a listener that says nothing of it.
+    pub(crate) mountpoint: &'static str,
 }
 
 /// What makes the machines of a listener, from its section.
@@ -30,16 +33,19 @@ pub(crate) const ALL: &[Kind] = &[
     Kind {
         name: "mqtt",
         carriers: &[Carrier::Stream],
-        read: |s| same(mqtt::MqttFactory::new(mqtt::Config::read(s))),
+        mountpoint: "",
+        read: |s, _| same(mqtt::MqttFactory::new(mqtt::Config::read(s))),
     },
     Kind {
         name: "coap",
         carriers: &[Carrier::Datagram, Carrier::Stream],
-        read: |s| same(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
+        mountpoint: "",
+        read: |s, _| same(coap::CoapFactory::new(coap::Config::read(s), crate::run::random())),
     },
     Kind {
         name: "mqtt_sn",
         carriers: &[Carrier::Datagram],
-        read: |s| same(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
+        mountpoint: "",
+        read: |s, _| same(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
     },
 ];

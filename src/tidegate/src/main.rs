@@ -14,6 +14,7 @@ mod stored;
 
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 
@@ -44,14 +45,15 @@ fn act(cli: Cli) -> Result<String, String> {
         Command::Passwd(args) => passwd::run(&args),
         Command::Psk { file, command } => {
             // What else is wrong with the configuration is for `check`.
-            let settings = || settings::read(&cli.config, cli.data.as_deref(), &mut Vec::new());
+            let settings =
+                || settings::read(&cli.config, cli.data.as_deref(), &Arc::default(), &mut Vec::new());
             let file = file.or_else(|| settings().auth.psk);
             psk::run(file.as_deref(), &command, cli.json)
         }
         Command::Version => Ok(format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
         command => {
             // Mistakes of the configuration are for `check`; where the socket is can be told in spite of them.
-            let settings = settings::read(&cli.config, cli.data.as_deref(), &mut Vec::new());
+            let settings = settings::read(&cli.config, cli.data.as_deref(), &Arc::default(), &mut Vec::new());
             let socket = settings.setup.admin.clone();
             let is_running = socket.as_deref().is_some_and(|s| UnixStream::connect(s).is_ok());
             if let (Command::Store { command }, false) = (&command, is_running) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use auth::{Anonymous, Auth, Random};
+use codecs::Library;
 use gateway::config::Mistake;
 use router::Router;
 use runtime::Plan;
@@ -15,7 +16,8 @@ use crate::settings::{self, Settings};
 /// Runs until a stop was asked for. The error is for the operator.
 pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> {
     let mut mistakes = Vec::new();
-    let settings = settings::read(&config, data.as_deref(), &mut mistakes);
+    let library: Arc<Library> = Arc::default();
+    let settings = settings::read(&config, data.as_deref(), &library, &mut mistakes);
     settings.check(&mut mistakes);
     if !mistakes.is_empty() {
         return Err(tell(&mistakes));
@@ -32,7 +34,7 @@ pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> 
     let running = Mutex::new(settings);
     let reload = Box::new(move |house: &House| {
         let mut mistakes = Vec::new();
-        let new = settings::read(&config, data.as_deref(), &mut mistakes);
+        let new = settings::read(&config, data.as_deref(), &library, &mut mistakes);
         new.check(&mut mistakes);
         if mistakes.is_empty() {
             let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);

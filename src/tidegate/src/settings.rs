@@ -1,8 +1,10 @@
 //! The whole configuration, read and checked.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use auth::Auth;
+use codecs::Library;
 use gateway::config::{Kind, Mistake, Place, Section, Value};
 use runtime::Gate;
 use runtime::config::{ListenerSetup, Setup};
@@ -26,7 +28,12 @@ pub(crate) struct Settings {
 }
 
 /// Reads the file at `config`, what stands beside it, and the environment.
-pub(crate) fn read(config: &Path, data: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Settings {
+pub(crate) fn read(
+    config: &Path,
+    data: Option<&Path>,
+    library: &Arc<Library>,
+    mistakes: &mut Vec<Mistake>,
+) -> Settings {
     let mut root = load(config, environment(), mistakes);
     if let Some(data) = data {
         let text = data.display().to_string();
@@ -34,7 +41,7 @@ pub(crate) fn read(config: &Path, data: Option<&Path>, mistakes: &mut Vec<Mistak
         let place = Place { source: "--data".into(), line: 0 };
         set(&mut root, "--data", "node__data", Value { kind, place }, mistakes);
     }
-    decode(root, mistakes)
+    decode(root, library, mistakes)
 }
 
 /// Variables that are not UTF-8 name no key of ours.
@@ -43,7 +50,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Reads what stands in `root`.
-pub(crate) fn decode(root: Value, mistakes: &mut Vec<Mistake>) -> Settings {
+pub(crate) fn decode(root: Value, library: &Arc<Library>, mistakes: &mut Vec<Mistake>) -> Settings {
     let before = mistakes.len();
     let mut section = Section::new("", root.clone(), mistakes);
     let setup = Setup::read(&mut section);
@@ -57,9 +64,10 @@ pub(crate) fn decode(root: Value, mistakes: &mut Vec<Mistake>) -> Settings {
     let mut gates = Vec::new();
     for kind in gateways::ALL {
         let mut s = section.section(kind.name);
-        let own = (kind.read)(&mut s);
-        let read =
-            |name: &str, s: Section<'_>| ListenerSetup::read(kind.name, kind.carriers, name, s, |s| own(s));
+        let own = (kind.read)(&mut s, library);
+        let read = |name: &str, s: Section<'_>| {
+            ListenerSetup::read(kind.name, kind.carriers, kind.mountpoint, name, s, |s| own(s))
+        };
         let listeners = s.sections("listeners", read);
         s.finish();
         gates.extend(listeners.into_iter().flatten().map(|(setup, factory)| Gate { setup, factory }));
@@ -130,7 +138,7 @@ fn clash(a: &ListenerSetup, b: &ListenerSetup) -> bool {
 /// `tidegate check`: what to print, or all mistakes.
 pub(crate) fn check(config: &Path, data: Option<&Path>) -> Result<String, Vec<Mistake>> {
     let mut mistakes = Vec::new();
-    let settings = read(config, data, &mut mistakes);
+    let settings = read(config, data, &Arc::default(), &mut mistakes);
     settings.check(&mut mistakes);
     if !mistakes.is_empty() {
         return Err(mistakes);
@@ -151,7 +159,7 @@ mod tests {
     fn settings(text: &str) -> (Settings, Vec<String>) {
         let mut mistakes = Vec::new();
         let root = crate::file::decode(&"t.toml".into(), text, &mut mistakes);
-        let settings = decode(root, &mut mistakes);
+        let settings = decode(root, &Arc::default(), &mut mistakes);
         settings.check(&mut mistakes);
         (settings, mistakes.iter().map(ToString::to_string).collect())
     }

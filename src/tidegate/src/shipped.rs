@@ -14,7 +14,7 @@ fn etc() -> std::path::PathBuf {
 fn shipped() -> (settings::Settings, Vec<String>) {
     let mut mistakes = Vec::new();
     let root = file::load(&etc().join("tidegate.toml"), std::iter::empty(), &mut mistakes);
-    let settings = settings::decode(root, &mut mistakes);
+    let settings = settings::decode(root, &Arc::default(), &mut mistakes);
     (settings, mistakes.iter().map(ToString::to_string).collect())
 }
 
@@ -59,14 +59,19 @@ fn is_rule(line: &str) -> bool {
 fn the_shipped_configuration_is_the_default_one() {
     let (shipped, _) = shipped();
     let mut mistakes = Vec::new();
-    let bare = settings::decode(file::decode(&Arc::from("bare"), "", &mut mistakes), &mut mistakes);
+    let bare =
+        settings::decode(file::decode(&Arc::from("bare"), "", &mut mistakes), &Arc::default(), &mut mistakes);
     assert_eq!(shipped.setup, bare.setup);
     // The shipped list allows all, as no list does; it is there to be written in.
     assert_eq!(shipped.auth, auth::Options { acl: Some("etc/acl.conf".into()), ..bare.auth });
     assert_eq!(format!("{:?}", shipped.router), format!("{:?}", bare.router));
     // A listener that says its address alone is the shipped one.
     let text = "[mqtt.listeners.tcp]\nbind = \"[::]:1883\"\n[coap.listeners.udp]\nbind = \"[::]:5683\"\n[mqtt_sn.listeners.udp]\nbind = \"[::]:1884\"\n[mqtt.listeners.ws]\nbind = \"[::]:8083\"\n[mqtt.listeners.ws.websocket]\n";
-    let bare = settings::decode(file::decode(&Arc::from("bare"), text, &mut mistakes), &mut mistakes);
+    let bare = settings::decode(
+        file::decode(&Arc::from("bare"), text, &mut mistakes),
+        &Arc::default(),
+        &mut mistakes,
+    );
     let setups = |s: &settings::Settings| s.gates.iter().map(|g| g.setup.clone()).collect::<Vec<_>>();
     assert_eq!(setups(&shipped), setups(&bare));
     assert_eq!(mistakes, []);
@@ -78,7 +83,11 @@ fn the_example_of_every_gateway_is_understood() {
         let path = etc().join("../gateways").join(gateway.name).join("config.example.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         let mut mistakes = Vec::new();
-        settings::decode(file::decode(&Arc::from(gateway.name), &text, &mut mistakes), &mut mistakes);
+        settings::decode(
+            file::decode(&Arc::from(gateway.name), &text, &mut mistakes),
+            &Arc::default(),
+            &mut mistakes,
+        );
         assert_eq!(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
         assert!(text.contains(&format!("\n[{}]\n", gateway.name)), "{} has no section", path.display());
     }
@@ -90,7 +99,7 @@ fn known_keys(section: &str) -> Vec<String> {
     let (mut root, mut mistakes) = (shipped.root, Vec::new());
     let key = format!("{section}.@").replace('.', "__");
     file::set(&mut root, "test", &key, file::value_of("test", "1"), &mut mistakes);
-    settings::decode(root, &mut mistakes);
+    settings::decode(root, &Arc::default(), &mut mistakes);
     let mistake = mistakes.iter().find(|m| m.key.ends_with('@')).expect("an unknown key is a mistake");
     let list = mistake.text.strip_prefix("unknown key; known here: ").expect("a list of keys");
     list.split(", ").map(str::to_owned).collect()
@@ -171,7 +180,7 @@ fn the_unit_starts_the_program_as_it_is_called() {
             file::value_of(name, value),
             &mut mistakes,
         );
-        let _ = settings::decode(root.clone(), &mut mistakes);
+        let _ = settings::decode(root.clone(), &Arc::default(), &mut mistakes);
         assert_eq!(mistakes, []);
     }
     assert!(matches!(&file::flatten(&root)["auth.acl"], Kind::Text(t) if t == "/etc/tidegate/acl.conf"));
