@@ -64,6 +64,7 @@ impl Bench {
             token: None,
             load: "",
             only_if: None,
+            moved_from: None,
         };
         let at = Attachment { driver: 0, peer: Peer { slot: 0, generation: 0 } };
         let open =

@@ -101,6 +101,7 @@ impl Node {
             token: None,
             load: "",
             only_if: None,
+            moved_from: None,
         };
         let open =
             Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

@@ -175,6 +175,7 @@ impl Coap {
             token: who.token.as_deref().map(proof),
             load: FACTS,
             only_if: None,
+            moved_from: None,
         };
         c.next = who;
         c.next_keep_alive = keep_alive;

@@ -151,6 +151,7 @@ fn read(
             token: None,
             load: "",
             only_if: None,
+            moved_from: None,
         }),
     };
     if is_5 {

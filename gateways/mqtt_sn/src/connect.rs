@@ -16,8 +16,6 @@ use crate::{MqttSn, code};
 
 /// For `$SYS` and listings.
 const PROTOCOL: &str = "MQTT-SN 1.2";
-/// What a session that ends with its connection gets while it goes over to another address.
-const ON_THE_MOVE: Duration = Duration::from_secs(60);
 
 impl MqttSn {
     #[expect(clippy::too_many_arguments, reason = "what every step passes on, and the fields of CONNECT")]
@@ -199,29 +197,17 @@ impl MqttSn {
         self.open(now, peer, out);
     }
 
-    /// Takes the client from where it was; its session waits for it, if it does not end with that.
-    fn fetch(
-        &mut self,
-        client_id: &str,
-        to: Peer,
-        ends: bool,
-        out: &mut Outbox,
-    ) -> Option<(Box<Client>, Phase)> {
-        let from = *self.clients.get(client_id).filter(|from| **from != to)?;
-        let session_expiry = self.config.session_expiry;
-        self.clients.remove(client_id);
-        let c = self.peers.get_mut(from)?;
-        let ends = ends && !c.can_go_on();
-        let client = c.client.take()?;
-        let phase = std::mem::replace(&mut c.phase, Phase::Stranger);
-        let expiry = match (client.is_clean, ends) {
-            (true, true) => Duration::ZERO,
-            (true, false) => ON_THE_MOVE,
-            (false, _) => session_expiry.max(ON_THE_MOVE),
-        };
-        out.act(Action::Disconnect(from, Disconnect { with_will: false, expiry: Some(expiry) }));
+    /// The other peer of this machine that the client is at.
+    fn elsewhere(&self, client_id: &str, to: Peer) -> Option<Peer> {
+        self.clients.get(client_id).copied().filter(|from| *from != to)
+    }
+
+    /// Takes the client from where it was: it has been let in here.
+    fn fetch(&mut self, client_id: &str, to: Peer, out: &mut Outbox) -> Option<(Box<Client>, Phase)> {
+        let from = self.elsewhere(client_id, to)?;
+        let taken = self.peers.get_mut(from)?.take_client();
         out.act(Action::Close(from, Close::Moved));
-        (!expiry.is_zero()).then_some((client, phase))
+        taken
     }
 
     /// Opens the session, or takes it up where it is attached already.
@@ -235,17 +221,23 @@ impl MqttSn {
         {
             return self.take_up(now, peer, p, out);
         }
-        if p.reason != Reason::Publish {
-            p.moved = self.fetch(&p.client_id, peer, p.reason == Reason::Connect, out);
-        }
-        let of_moved = p.moved.as_ref().map(|(client, _)| &**client);
+        // Where it is it stays, with all that it has, until it is let in here.
+        let from = self.elsewhere(&p.client_id, peer).filter(|_| p.reason != Reason::Publish);
+        let there = from.and_then(|from| {
+            let c = self.peers.get_mut(from)?;
+            c.goes_to = Some(peer);
+            Some((c.can_go_on() || p.reason == Reason::Resume, &**c.client.as_ref()?))
+        });
+        // One with CleanSession that is awake begins anew, and one that is not asleep and is not there cannot go on.
+        let begins = there.is_some_and(|(can_go_on, _)| !can_go_on);
+        let of_moved = there.filter(|_| !begins).map(|(_, client)| client);
         let was_clean = of_moved.is_some_and(|k| k.is_clean);
         if !p.flags.has_will() && !is_clean {
             // The earlier will stays (6.3).
             p.will =
                 of_moved.and_then(|k| if p.reason == Reason::Resume { k.armed() } else { k.will.clone() });
         }
-        let is_fetched = p.moved.is_some();
+        let is_elsewhere = of_moved.is_some();
         let ends = is_clean || (p.reason == Reason::Resume && was_clean);
         let expiry = if ends { Duration::ZERO } else { self.config.session_expiry };
         let Some(c) = self.peers.get_mut(peer) else { return };
@@ -257,7 +249,7 @@ impl MqttSn {
             Reason::Publish => (&self.config.anonymous, ""),
             _ => (&self.config.credentials, &*p.client_id),
         };
-        let goes_on = p.reason == Reason::Resume && !is_fetched;
+        let goes_on = p.reason == Reason::Resume && !is_elsewhere;
         let only_if = goes_on.then(|| kept::only_if(c.is_sealed));
         let no_one = Credentials::default();
         // Who has shaken hands is known by that.
@@ -267,7 +259,7 @@ impl MqttSn {
             username: who.username.as_ref().map(|name| name.replace("%c", client_id).into()),
             password: who.password.as_ref().map(|p| Bytes::from(p.replace("%c", client_id))),
             method: None,
-            clean_start: is_clean,
+            clean_start: is_clean || begins,
             expiry,
             credit: 1,
             will: p.will.clone(),
@@ -277,6 +269,7 @@ impl MqttSn {
             token: None,
             load: FACTS,
             only_if,
+            moved_from: from,
         };
         c.pending = Some(p);
         out.act(Action::Want(peer, false));
@@ -356,6 +349,8 @@ impl MqttSn {
             c.phase = Phase::Publisher;
             return self.again(now, peer, &held, out);
         }
+        let moved = self.fetch(&client_id, peer, out).or(moved);
+        let Some(c) = self.peers.get_mut(peer) else { return };
         let is_present = connected.session_present;
         let Loaded { state, will: kept_will, topics } = kept::load(now, &connected.facts);
         let is_clean = reason == Reason::Connect && flags.is_clean();

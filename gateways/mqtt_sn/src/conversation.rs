@@ -51,6 +51,8 @@ pub(crate) struct Conversation {
     pub(crate) client: Option<Box<Client>>,
     /// The will, or none, that the router was last asked to take and has not answered.
     pub(crate) next_will: Option<Option<Box<Will>>>,
+    /// The peer that the client was last asked to be let in at.
+    pub(crate) goes_to: Option<Peer>,
 }
 
 /// How far the opening of a session is (6.2).
@@ -154,6 +156,7 @@ impl Conversation {
             pending: None,
             client: None,
             next_will: None,
+            goes_to: None,
         }
     }
 
@@ -165,6 +168,12 @@ impl Conversation {
     /// connection, but for a sleeper CONNECT is how it wakes (6.14).
     pub(crate) fn can_go_on(&self) -> bool {
         self.client.as_ref().is_some_and(|k| !k.is_clean || self.phase != Phase::Active)
+    }
+
+    /// The client, who is somewhere else from now on.
+    pub(crate) fn take_client(&mut self) -> Option<(Box<Client>, Phase)> {
+        let client = self.client.take()?;
+        Some((client, std::mem::replace(&mut self.phase, Phase::Stranger)))
     }
 
     /// When something has to be done about it.

@@ -40,7 +40,7 @@ use wire::Writer;
 
 pub use config::{Config, Rebind};
 
-use conversation::{Conversation, Phase, Table};
+use conversation::{Conversation, Phase, Step, Table};
 use frame::{Code, Message, kind};
 use ticket::Asked;
 
@@ -272,6 +272,13 @@ impl MqttSn {
         }
     }
 
+    /// The peer that this one's client is being let in at.
+    fn goes_to(&self, c: &Conversation) -> Option<Peer> {
+        let to = c.goes_to?;
+        let pending = self.peers.get(to)?.pending.as_ref()?;
+        (pending.step == Step::Opening && pending.client_id == c.client.as_ref()?.client_id).then_some(to)
+    }
+
     fn look_at(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
         let Some(c) = self.peers.get(peer) else { return };
         if c.pending.is_some() {
@@ -399,18 +406,24 @@ impl Gateway for MqttSn {
         match (why, c.phase) {
             // Who is known again after a restart has no need to hear of it; others are told when they say something.
             (Stop::ShuttingDown, _) | (_, Phase::Stranger | Phase::Publisher | Phase::Asleep) => {}
+            (Stop::TakenOver, _) if self.goes_to(c).is_some() => {}
             _ => self.say(peer, out, kind::DISCONNECT, |_| {}),
         }
     }
 
     fn closed(&mut self, _: Now, peer: Peer, _: &mut Outbox) {
-        if let Some(c) = self.peers.remove(peer) {
-            self.deadlines.cancel(c.scheduled, peer);
-            if let Some(client) = &c.client
-                && self.clients.get(&client.client_id) == Some(&peer)
-            {
-                self.clients.remove(&client.client_id);
-            }
+        let Some(mut c) = self.peers.remove(peer) else { return };
+        self.deadlines.cancel(c.scheduled, peer);
+        if let Some(client) = &c.client
+            && self.clients.get(&client.client_id) == Some(&peer)
+        {
+            self.clients.remove(&client.client_id);
+        }
+        // It has been let in there, and the answer that says so waits for the store.
+        if let Some(to) = self.goes_to(&c)
+            && let Some(p) = self.peers.get_mut(to).and_then(|c| c.pending.as_mut())
+        {
+            p.moved = c.take_client();
         }
     }
 

@@ -49,6 +49,10 @@ struct Bench {
     /// What a new will is refused with.
     refused_will: Option<Refusal>,
     connects: Vec<gateway::Connect>,
+    /// Answers to CONNECT that wait for the store, if they have to.
+    held: Option<Vec<(Peer, Ticket, Answer)>>,
+    /// Who is to be told that its session is elsewhere.
+    taken_over: Vec<Peer>,
     sent: Vec<(Peer, Vec<u8>)>,
     /// What was sent only to where a peer may be, and where it is now.
     probes: Vec<Vec<u8>>,
@@ -80,6 +84,8 @@ fn bench_with(config: Config) -> Bench {
         refusal: None,
         refused_will: None,
         connects: Vec::new(),
+        held: None,
+        taken_over: Vec::new(),
         sent: Vec::new(),
         probes: Vec::new(),
         reached: Vec::new(),
@@ -206,11 +212,23 @@ impl Bench {
             }
             (self.out.wire, self.out.frames) = (Vec::new(), Vec::new());
             let actions = std::mem::take(&mut self.out.actions);
-            if actions.is_empty() && !self.drain() {
+            if actions.is_empty() && !self.tell() && !self.drain() {
                 return;
             }
             actions.into_iter().for_each(|action| self.act(action));
         }
+    }
+
+    /// Stops who was taken over; false if nobody was.
+    fn tell(&mut self) -> bool {
+        let gone = std::mem::take(&mut self.taken_over);
+        for peer in &gone {
+            if self.machine.peers.get(*peer).is_some() {
+                self.machine.stop(self.now, *peer, Stop::TakenOver, &mut self.out);
+                self.out.act(Action::Close(*peer, Close::TakenOver));
+            }
+        }
+        !gone.is_empty()
     }
 
     /// One delivery to somebody who wants one; false if nobody does.
@@ -366,7 +384,6 @@ impl Bench {
     }
 
     fn connect(&mut self, peer: Peer, ticket: Ticket, mut connect: gateway::Connect) {
-        self.leave(peer, false, None);
         self.connects.push(connect.clone());
         let is_no_session = |(fact, is_so): gateway::OnlyIf| {
             let session = self.sessions.get(&*connect.client_id);
@@ -377,22 +394,43 @@ impl Bench {
         if let Some(why) = self.refusal.or(no_session) {
             return self.reply(peer, ticket, Answer::Refused(why));
         }
+        self.leave(peer, false, None);
         let id = if connect.client_id.is_empty() {
             format!("auto-{}", peer.slot)
         } else {
             connect.client_id.into()
         };
+        let before = self.sessions.get(&id).and_then(|s| s.at);
+        assert_eq!(before, before.and(connect.moved_from), "taken over: its will would be published");
         if connect.clean_start {
             self.sessions.remove(&id);
         }
         let session_present = self.sessions.contains_key(&id);
         let session = self.sessions.entry(id.clone()).or_default();
-        assert_eq!(session.at, None, "taken over: its will would be published");
+        session.is_again |= before.is_some() && (session.in_flight.is_some() || session.received.is_some());
         (session.at, session.will, session.expiry) = (Some(peer), connect.will.take(), connect.expiry);
         let facts = session.facts.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
         self.who.insert(peer, id.clone());
         let connected = Connected { client_id: id.into(), session_present, data: None, facts };
-        self.reply(peer, ticket, Answer::Connected(Box::new(connected)));
+        let answer = Answer::Connected(Box::new(connected));
+        if let Some(held) = &mut self.held {
+            held.push((peer, ticket, answer));
+        } else {
+            self.reply(peer, ticket, answer);
+        }
+        if let Some(before) = before {
+            self.who.remove(&before);
+            self.taken_over.push(before);
+        }
+    }
+
+    /// What the store kept from CONNECT on is written.
+    fn write(&mut self) -> Vec<String> {
+        for (peer, ticket, answer) in self.held.take().unwrap_or_default() {
+            self.reply(peer, ticket, answer);
+        }
+        self.perform();
+        self.heard()
     }
 
     /// A client that is connected, with CleanSession or without.

@@ -60,6 +60,9 @@ pub struct Connect {
     pub load: &'static str,
     /// Only a session that a fact kept with it says this of: of every other one `NoSession`, and nothing of it changes.
     pub only_if: Option<OnlyIf>,
+    /// The peer of the same driver that the client was at. Once it is let in, its session goes over from there, even one that
+    /// ends with its connection, and no will is published for that. That peer is told as who was taken over.
+    pub moved_from: Option<Peer>,
 }
 
 /// Name of a fact, and what has to be so of it.

@@ -113,6 +113,7 @@ fn join(
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

@@ -34,6 +34,7 @@ fn connect(n: u32) -> Connect {
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     }
 }
 

@@ -90,7 +90,10 @@ impl Router {
                 }
                 // This connection closes the earlier one, and with it a session whose expiry is 0 (MQTT-3.1.2-6 of 3.1.1).
                 // So does a deadline that has passed and was not looked at yet.
-                let is_over = (state.at.is_some() && state.expiry.is_zero())
+                // One that only moves is not closed.
+                let before = connect.moved_from.map(|peer| Attachment { driver: at.driver, peer });
+                let moves = before.is_some() && state.at == before;
+                let is_over = (!moves && state.at.is_some() && state.expiry.is_zero())
                     || state.absence.as_ref().is_some_and(|a| a.ends_at.is_some_and(|at| at <= now.instant));
                 let is_resumed = !connect.clean_start && !is_over && *old.mount() == *mount;
                 if !is_resumed && cannot_begin {
@@ -101,7 +104,7 @@ impl Router {
                     tracing::warn!(%error, client_id, "a session cannot be read");
                     return Err(Refusal::NotKept);
                 }
-                let lost = self.displace(now, &mut state, is_resumed, post);
+                let lost = self.displace(now, &mut state, is_resumed, post).filter(|_| !moves);
                 if is_resumed {
                     state.attach(at, credit, expiry, will);
                     if let Some(ledger) = &ledger {

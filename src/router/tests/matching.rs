@@ -28,6 +28,7 @@ fn join(router: &Router, slot: u32) -> (Arc<Session>, Attachment) {
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot, generation: 0 } };
     let open =

@@ -37,6 +37,7 @@ pub(crate) fn attach(
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     };
     let now = house.clock.now();
     let open = Open {

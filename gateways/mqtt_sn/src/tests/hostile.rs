@@ -43,10 +43,8 @@ fn section_6_3_a_session_that_was_to_end_with_its_connection_does_not_go_on_as_o
         b.join(1, "a", true);
         b.say(1, "06 12 20 00 01 \"x\"");
         b.join(port, "a", false);
-        assert!(
-            !b.connects.last().unwrap().clean_start && b.connects.len() == 2,
-            "it is opened, to be durable"
-        );
+        let opened = b.connects.last().unwrap();
+        assert!(!opened.expiry.is_zero() && b.connects.len() == 2, "it is opened, to be durable");
         assert!(b.sessions["a"].filters.is_empty(), "port {port}");
         assert!(!b.sessions["a"].expiry.is_zero());
     }
@@ -176,4 +174,42 @@ fn section_6_10_pubrec_is_noted_though_the_client_moves_before_the_answer() {
     b.say(2, "07 04 00 01 00 3c \"a\"");
     assert_eq!(b.say(2, "04 0f 00 01"), ["2: 04 10 00 01"]);
     assert!(b.say(2, "04 0e 00 01").is_empty() && b.sessions["a"].received.is_none());
+}
+
+#[test]
+fn who_is_not_let_in_takes_nobody_out() {
+    for (message, answer) in [
+        ("07 04 00 01 00 3c \"a\"", "2: 03 05 03"),
+        ("07 04 04 01 00 3c \"a\"", "2: 03 05 03"),
+        ("03 16 \"a\"", "2: 02 18"),
+    ] {
+        for is_clean in [false, true] {
+            let mut b = bench();
+            b.join(1, "a", is_clean);
+            b.say(1, "04 1a 00 \"w\"");
+            b.say(1, "07 0a 00 00 00 01 \"t\"");
+            let before = b.sessions["a"].at;
+            b.refusal = Some(Refusal::NotAuthorised);
+            assert_eq!(b.say(2, message), [answer]);
+            b.refusal = None;
+            assert_eq!((b.sessions["a"].at, b.wills.len()), (before, 0), "{message}");
+            assert_eq!(b.say(1, "08 0c 20 00 01 00 02 \"m\""), ["1: 07 0d 00 01 00 02 00"]);
+            assert_eq!(b.say(1, "02 16"), ["1: 02 17"]);
+        }
+    }
+}
+
+#[test]
+fn who_moves_while_the_store_writes_is_not_told_that_it_was_disconnected_and_keeps_its_ids() {
+    for is_clean in [false, true] {
+        let mut b = bench();
+        b.join(1, "a", is_clean);
+        b.say(1, "07 0a 00 00 00 01 \"t\"");
+        b.say(1, "04 18 00 3c");
+        b.held = Some(Vec::new());
+        assert!(b.say(2, "03 16 \"a\"").is_empty(), "nothing to the old address either");
+        assert_eq!(b.write(), ["2: 02 17"]);
+        assert_eq!(b.say(2, "08 0c 20 00 01 00 02 \"m\""), ["2: 07 0d 00 01 00 02 00"]);
+        assert!(b.wills.is_empty() && b.sessions["a"].expiry.is_zero() == is_clean);
+    }
 }

@@ -32,6 +32,7 @@ fn join(router: &Router, n: u32) -> (Arc<Session>, Attachment) {
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     };
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =

@@ -7,7 +7,7 @@ pub(crate) mod world;
 
 use std::time::Duration;
 
-use gateway::{Connect, Message, Qos, Refusal, Settle};
+use gateway::{Connect, Message, Qos, Refusal, Settle, Will};
 
 use world::{Client, ENDS, NEVER, World, connect};
 
@@ -187,6 +187,24 @@ fn who_is_back_within_the_delay_has_no_will_published() {
     w.lose(&a);
     w.wait(20);
     assert!(w.got(&s).is_empty());
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_goes_on_where_its_client_moves_without_its_will() {
+    let mut w = World::new();
+    let s = w.join("s", true, ENDS);
+    w.subscribe(&s, "will", Qos::AtMostOnce).unwrap();
+    let a = w.join_with_will("a", ENDS, 0);
+    let moved = Connect { moved_from: Some(a.at.peer), ..connect("a", false, ENDS) };
+    assert!(w.open(moved, Some("somebody else")).is_err() && !w.stopped(&a));
+    let moved = Connect { moved_from: Some(a.at.peer), ..connect("a", false, ENDS) };
+    let b = w.open(moved, None).unwrap();
+    assert!(b.present && w.stopped(&a) && w.got(&s).is_empty());
+    // It is not there any more: this is a take-over as any other.
+    let will = Will { message: Message::new(w.now, "will", b"lost"), delay: Duration::ZERO };
+    w.router.set_will(&b.session, Some(Box::new(will)), &mut w.post).unwrap();
+    let c = w.open(Connect { moved_from: Some(a.at.peer), ..connect("a", false, ENDS) }, None).unwrap();
+    assert!(!c.present && w.got(&s) == ["lost"]);
 }
 
 #[test]

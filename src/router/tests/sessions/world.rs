@@ -52,6 +52,7 @@ pub(crate) fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect 
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     }
 }
 

@@ -377,6 +377,7 @@ fn empty_connect() -> Box<Connect> {
         token: None,
         load: "",
         only_if: None,
+        moved_from: None,
     })
 }
 
