@@ -169,6 +169,33 @@ fn kept(buffer: BytesMut) -> BytesMut {
     if buffer.is_empty() { BytesMut::new() } else { buffer }
 }
 
+/// A connection that a layer cannot serve; it ends with its first bytes. Why, for the log.
+struct Refused(String);
+
+impl Layer for Refused {
+    fn open(
+        &mut self,
+        _: Now,
+        _: &mut BytesMut,
+        _: &mut BytesMut,
+        _: &mut Vec<u8>,
+        _: &mut Learnt,
+    ) -> Result<(), Close> {
+        tracing::error!(error = %self.0, "TLS cannot serve a connection");
+        Err(Close::Internal)
+    }
+
+    fn seal(&mut self, _: Now, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<(), Close> {
+        Err(Close::Internal)
+    }
+
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self, _: &mut Vec<u8>) {}
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};

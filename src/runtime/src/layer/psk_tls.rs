@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 use crate::config;
 use crate::house::House;
-use crate::layer::{Layer, Learnt};
+use crate::layer::{Layer, Learnt, Refused};
 
 /// Those with forward secrecy first, then the ones that RFC 7252, 9.1.3.1 and RFC 5487 give to small devices. The tag of
 /// CCM-8 has 64 bits, which no level of OpenSSL above 0 takes.
@@ -119,7 +119,7 @@ impl PskConfig {
         });
         match stream {
             Ok(stream) => Box::new(PskTls { stream, shared: Some(shared), is_over: false }),
-            Err(error) => Box::new(Refused(error)),
+            Err(error) => Box::new(Refused(error.to_string())),
         }
     }
 }
@@ -290,33 +290,6 @@ impl Layer for PskTls {
         let _ = self.stream.shutdown();
         wire.append(&mut std::mem::take(&mut self.stream.get_mut().to));
     }
-}
-
-/// A connection that OpenSSL has no room for; it ends with its first bytes.
-struct Refused(ErrorStack);
-
-impl Layer for Refused {
-    fn open(
-        &mut self,
-        _: Now,
-        _: &mut BytesMut,
-        _: &mut BytesMut,
-        _: &mut Vec<u8>,
-        _: &mut Learnt,
-    ) -> Result<(), Close> {
-        tracing::error!(error = %self.0, "TLS with pre-shared keys cannot serve a connection");
-        Err(Close::Internal)
-    }
-
-    fn seal(&mut self, _: Now, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<(), Close> {
-        Err(Close::Internal)
-    }
-
-    fn is_ready(&self) -> bool {
-        false
-    }
-
-    fn close(&mut self, _: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]

@@ -174,33 +174,6 @@ impl Layer for Tls {
     }
 }
 
-/// A connection that cannot be served; it ends with its first bytes.
-struct Refused(rustls::Error);
-
-impl Layer for Refused {
-    fn open(
-        &mut self,
-        _: Now,
-        _: &mut BytesMut,
-        _: &mut BytesMut,
-        _: &mut Vec<u8>,
-        _: &mut Learnt,
-    ) -> Result<(), Close> {
-        tracing::error!(error = %self.0, "TLS cannot serve a connection");
-        Err(Close::Internal)
-    }
-
-    fn seal(&mut self, _: Now, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<(), Close> {
-        Err(Close::Internal)
-    }
-
-    fn is_ready(&self) -> bool {
-        false
-    }
-
-    fn close(&mut self, _: &mut Vec<u8>) {}
-}
-
 fn step(
     state: ConnectionState<'_, '_, ServerConnectionData>,
     plain: &mut BytesMut,

@@ -14,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::config;
-use crate::layer::{Layer, tls::Tls};
+use crate::layer::{Layer, Refused, tls::Tls};
 
 /// Largest file read.
 const FILE: u64 = 16 << 20;
@@ -60,7 +60,7 @@ impl TlsConfig {
         match UnbufferedServerConnection::new(self.current()) {
             Ok(connection) => Box::new(Tls::new(connection)),
             // rustls refuses only settings that `read` does not make.
-            Err(error) => Box::new(super::Refused(error)),
+            Err(error) => Box::new(Refused(error.to_string())),
         }
     }
 
