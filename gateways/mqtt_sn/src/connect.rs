@@ -249,8 +249,13 @@ impl MqttSn {
             Reason::Publish => (&self.config.anonymous, ""),
             _ => (&self.config.credentials, &*p.client_id),
         };
-        let goes_on = p.reason == Reason::Resume && !is_elsewhere;
-        let only_if = goes_on.then(|| kept::only_if(c.is_sealed));
+        let rebind = self.config.rebind;
+        let only_if = match p.reason {
+            Reason::Resume if !is_elsewhere => Some(kept::only_sleeper(rebind, c)),
+            // Whether it may leave where it is on this machine has been asked.
+            Reason::Connect if from.is_none() => kept::not_anothers(now, rebind, c),
+            _ => None,
+        };
         let no_one = Credentials::default();
         // Who has shaken hands is known by that.
         let who = if c.is_sealed { &no_one } else { who };
@@ -372,6 +377,7 @@ impl MqttSn {
             is_will_new = true;
         }
         client.is_unproven = is_present && !c.is_sealed || c.candidate.is_some();
+        client.place = kept::place(self.config.rebind, c);
         let (mut next, mut keeps_all) = (Phase::Active, false);
         match (reason, was_moved) {
             (Reason::Resume, true) if is_present => next = phase,
@@ -396,6 +402,9 @@ impl MqttSn {
                     kept::keep_will(peer, &client, out);
                 }
             }
+        }
+        if reason == Reason::Resume && !client.place.is_empty() {
+            kept::keep_state(peer, &client, out);
         }
         if is_will_new {
             client.arm(peer, out);

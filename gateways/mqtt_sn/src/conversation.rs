@@ -104,6 +104,8 @@ pub(crate) struct Client {
     /// Seconds that it may sleep; zero if it has not said that it would.
     pub(crate) sleep: u16,
     pub(crate) will: Option<Box<Will>>,
+    /// Where it is, as it is kept for the time after a restart ([`crate::kept::place`]).
+    pub(crate) place: Box<[u8]>,
     pub(crate) topics: Topics,
     pub(crate) outgoing: Option<Outgoing>,
     /// It is at an address that nothing shows to be its own: it is sent one message that it has to answer.
@@ -200,7 +202,7 @@ impl Conversation {
 }
 
 /// A keep-alive or sleep duration with the tolerance that is recommended (7.2): a tenth above a minute, half below.
-fn tolerated(seconds: u16) -> Duration {
+pub(crate) fn tolerated(seconds: u16) -> Duration {
     let ms = u64::from(seconds) * if seconds > 60 { 1100 } else { 1500 };
     Duration::from_millis(ms)
 }
@@ -231,6 +233,7 @@ impl Client {
             keep_alive: 0,
             sleep: 0,
             will: None,
+            place: Box::default(),
             topics: Topics::default(),
             outgoing: None,
             is_unproven: false,

@@ -1,13 +1,17 @@
 //! What is kept with the session of a client without CleanSession, so that it goes on after the gateway was started again:
 //! topic ids, the will, and how the client is.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
 use gateway::topic::check_name;
-use gateway::{Action, Message, Now, Outbox, Peer, Qos, Will};
+use gateway::{Action, Found, Message, Now, OnlyIf, Outbox, Peer, Qos, Will};
 use wire::{Reader, Writer};
 
 use crate::MqttSn;
-use crate::conversation::Client;
+use crate::config::Rebind;
+use crate::conversation::{Client, Conversation, tolerated};
 use crate::ticket::{Asked, ticket};
 use crate::topics::Topics;
 
@@ -36,6 +40,7 @@ pub(crate) fn load(now: Now, facts: &[(Box<str>, Bytes)]) -> Loaded {
             continue;
         }
         match &**name {
+            // Where it was is compared as it is.
             STATE => loaded.state = r.u16().ok().zip(r.u16().ok()),
             WILL => loaded.will = will(now, &mut r),
             name => {
@@ -62,7 +67,7 @@ fn will(now: Now, r: &mut Reader<'_>) -> Option<Box<Will>> {
 /// A will that is published at once when its client is lost.
 pub(crate) fn make_will(now: Now, topic: &str, data: &[u8], qos: Qos, retain: bool) -> Box<Will> {
     let message = Message::new(now, topic, data).with_qos(qos).with_retain(retain);
-    Box::new(Will { message, delay: std::time::Duration::ZERO })
+    Box::new(Will { message, delay: Duration::ZERO })
 }
 
 fn save(peer: Peer, client: &Client, name: &str, value: Option<Vec<u8>>, out: &mut Outbox) {
@@ -72,13 +77,65 @@ fn save(peer: Peer, client: &Client, name: &str, value: Option<Vec<u8>>, out: &m
     }
 }
 
-/// What has to be kept with a session that goes on without CONNECT.
-pub(crate) fn only_if(is_sealed: bool) -> gateway::OnlyIf {
-    if is_sealed {
-        (STATE, |_| true)
-    } else {
-        (STATE, |state| matches!(state, [VERSION, _, _, a, b] if (*a, *b) != (0, 0)))
+/// What is kept of where a client is, where it may not go on from everywhere: its host, and its port too where only an
+/// association moves; of who has proven itself there is only that.
+pub(crate) fn place(rebind: Rebind, c: &Conversation) -> Box<[u8]> {
+    let mut place = vec![u8::from(c.is_sealed)];
+    match (rebind, c.is_sealed) {
+        (Rebind::Any, _) => return Box::default(),
+        (_, true) => {}
+        (Rebind::SameIp, false) => place.put(&ip(c)),
+        (Rebind::Dtls, false) => {
+            place.put(&ip(c));
+            place.put_u16(c.address.port());
+        }
     }
+    place.into()
+}
+
+fn ip(c: &Conversation) -> Vec<u8> {
+    match c.address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// The sleep duration and the place that are kept; no duration is awake, or no client of MQTT-SN.
+fn sleeper(fact: Option<&[u8]>) -> (u16, &[u8]) {
+    match fact {
+        Some([VERSION, _, _, a, b, place @ ..]) => (u16::from_be_bytes([*a, *b]), place),
+        _ => (0, &[]),
+    }
+}
+
+/// What has to be so of a session that goes on without CONNECT: it is the one of a sleeper that may be here.
+pub(crate) fn only_sleeper(rebind: Rebind, c: &Conversation) -> OnlyIf {
+    let is_so: fn(Found<'_>, &[u8]) -> bool = if c.is_sealed {
+        |found, _| found.fact.is_some()
+    } else {
+        |found, here| {
+            let (sleep, place) = sleeper(found.fact);
+            sleep > 0 && (here.is_empty() || place == here)
+        }
+    };
+    OnlyIf { fact: STATE, is_so, with: place(rebind, c) }
+}
+
+/// What has to be so of a session that is opened: it is not the one of a sleeper that may not be here. One that was lost
+/// while the gateway was not running is none any more.
+pub(crate) fn not_anothers(now: Now, rebind: Rebind, c: &Conversation) -> Option<OnlyIf> {
+    if rebind == Rebind::Any || c.is_sealed {
+        return None;
+    }
+    let is_so: fn(Found<'_>, &[u8]) -> bool = |found, with| {
+        let Some((uptime, here)) = with.split_first_chunk() else { return false };
+        let (sleep, place) = sleeper(found.fact);
+        let is_lost = || tolerated(sleep) < Duration::from_micros(u64::from_be_bytes(*uptime));
+        sleep == 0 || place.is_empty() || place == here || (!found.is_connected && is_lost())
+    };
+    let mut with = now.instant.as_micros().to_be_bytes().to_vec();
+    with.put(&place(rebind, c));
+    Some(OnlyIf { fact: STATE, is_so, with: with.into() })
 }
 
 /// Keeps how the client is.
@@ -86,6 +143,7 @@ pub(crate) fn keep_state(peer: Peer, client: &Client, out: &mut Outbox) {
     let mut value = vec![VERSION];
     value.put_u16(client.keep_alive);
     value.put_u16(client.sleep);
+    value.put(&client.place);
     save(peer, client, STATE, Some(value), out);
 }
 

@@ -385,12 +385,12 @@ impl Bench {
 
     fn connect(&mut self, peer: Peer, ticket: Ticket, mut connect: gateway::Connect) {
         self.connects.push(connect.clone());
-        let is_no_session = |(fact, is_so): gateway::OnlyIf| {
+        let is_no_session = |only_if: &&gateway::OnlyIf| {
             let session = self.sessions.get(&*connect.client_id);
-            !session.and_then(|s| s.facts.get(fact)).is_some_and(|value| is_so(value))
+            let fact = session.and_then(|s| s.facts.get(only_if.fact)).map(|value| &value[..]);
+            !only_if.holds(gateway::Found { fact, is_connected: session.is_some_and(|s| s.at.is_some()) })
         };
-        let no_session =
-            connect.only_if.filter(|only_if| is_no_session(*only_if)).map(|_| Refusal::NoSession);
+        let no_session = connect.only_if.as_ref().filter(is_no_session).map(|_| Refusal::NoSession);
         if let Some(why) = self.refusal.or(no_session) {
             return self.reply(peer, ticket, Answer::Refused(why));
         }

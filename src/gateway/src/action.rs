@@ -58,15 +58,39 @@ pub struct Connect {
     pub token: Option<Bytes>,
     /// Facts kept with the session whose names begin so come with [`Connected`]; empty is none.
     pub load: &'static str,
-    /// Only a session that a fact kept with it says this of: of every other one `NoSession`, and nothing of it changes.
+    /// Only if this is so of the session: `NoSession` otherwise, and nothing of it changes.
     pub only_if: Option<OnlyIf>,
     /// The peer of the same driver that the client was at. Once it is let in, its session goes over from there, even one that
     /// ends with its connection, and no will is published for that. That peer is told as who was taken over.
     pub moved_from: Option<Peer>,
 }
 
-/// Name of a fact, and what has to be so of it.
-pub type OnlyIf = (&'static str, fn(&[u8]) -> bool);
+/// See [`Connect::only_if`].
+#[derive(Clone, Debug)]
+pub struct OnlyIf {
+    /// Name of the fact that is looked at.
+    pub fact: &'static str,
+    /// Whether the session is the right one, as it was found and compared with `with`.
+    pub is_so: fn(Found<'_>, &[u8]) -> bool,
+    /// See `is_so`.
+    pub with: Box<[u8]>,
+}
+
+/// A client's session as it is found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The fact kept with it; None if there is no such fact, or no such session.
+    pub fact: Option<&'a [u8]>,
+    /// It is connected.
+    pub is_connected: bool,
+}
+
+impl OnlyIf {
+    /// Whether it is so.
+    pub fn holds(&self, found: Found<'_>) -> bool {
+        (self.is_so)(found, &self.with)
+    }
+}
 
 /// Name of the fact that is asked for with [`Connect::token`].
 pub const TOKEN: &str = "token";

@@ -28,7 +28,7 @@ pub mod time;
 pub mod topic;
 
 pub use action::{
-    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, OnlyIf,
+    Action, Answer, Connect, Connected, Deliver, Delivery, DeliveryId, Direction, Disconnect, Found, OnlyIf,
     Publish, Refusal, Settle, Stop, Subscribe, TOKEN, Ticket, Will,
 };
 pub use call::{CallFailure, Calls, Function, ProgramId};

@@ -138,3 +138,43 @@ fn section_6_14_an_outstanding_message_comes_again_when_the_sleeper_wakes() {
     assert_eq!(b.say(1, "03 16 \"a\""), ["1: 08 0c a2 61 62 00 01 6d"]);
     assert_eq!(b.say(1, "07 0d \"ab\" 00 01 00"), ["1: 02 17"]);
 }
+
+#[test]
+fn section_6_14_who_may_take_a_sleeper_along_is_the_same_after_a_restart() {
+    // Ports 1 and 2 are on one host, 1001 is on another one.
+    let (pingreq, delivered) = ("03 16 \"a\"", "08 0c 22 61 62 00 01 6d");
+    for (rebind, port, from_2) in [(Rebind::SameIp, 2, delivered), (Rebind::Dtls, 1, "02 18")] {
+        for is_restarted in [false, true] {
+            let config = Config { rebind, ..Config::default() };
+            let mut b = bench_with(config.clone());
+            asleep(&mut b);
+            if is_restarted {
+                b.restart(config);
+                b.now = Now::from_micros(2_000_000);
+            }
+            b.queue("a", "ab", "m", 1);
+            assert_eq!(b.say(1001, pingreq), ["1001: 02 18"], "{rebind:?} {is_restarted}");
+            for flags in ["00", "04"] {
+                let connect = format!("07 04 {flags} 01 00 3c \"a\"");
+                assert_eq!(b.say(1001, &connect), ["1001: 03 05 01"], "{rebind:?} {is_restarted}");
+            }
+            assert_eq!(b.say(2, pingreq), [format!("2: {from_2}")], "{rebind:?} {is_restarted}");
+            if port == 1 {
+                assert_eq!(b.say(1, pingreq), [format!("1: {delivered}")], "{is_restarted}");
+            }
+            assert_eq!(b.say(port, "07 0d \"ab\" 00 01 00"), [format!("{port}: 02 17")]);
+        }
+    }
+}
+
+#[test]
+fn section_6_14_a_sleeper_that_is_overdue_after_a_restart_may_connect_from_anywhere() {
+    let config = Config { rebind: Rebind::SameIp, ..Config::default() };
+    let mut b = bench_with(config.clone());
+    asleep(&mut b);
+    b.restart(config);
+    b.now = Now::from_micros(89_000_000);
+    assert_eq!(b.say(1001, "07 04 00 01 00 3c \"a\""), ["1001: 03 05 01"]);
+    b.wait(2_000);
+    assert_eq!(b.say(1001, "07 04 00 01 00 3c \"a\""), ["1001: 03 05 00"]);
+}

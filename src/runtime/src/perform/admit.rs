@@ -5,7 +5,7 @@ use std::sync::Arc;
 use auth::{Attempt, Exchange, Grant, Step, Verdict};
 use bytes::Bytes;
 use gateway::{
-    Answer, Close, Connect, Connected, Gateway, Message, Now, Outbox, Peer, Refusal, TOKEN, Ticket,
+    Answer, Close, Connect, Connected, Found, Gateway, Message, Now, Outbox, Peer, Refusal, TOKEN, Ticket,
 };
 use router::{Open, Session};
 
@@ -220,14 +220,14 @@ impl Desk {
         {
             return self.refuse(peers, peer, Refusal::NotOwner);
         }
-        if let Some((fact, is_so)) = connect.only_if
-            && !self
-                .house
-                .router
-                .known(&port.facts.namespace, &connect.client_id, fact)
-                .is_some_and(|k| is_so(&k.0))
-        {
-            return Answer::Refused(Refusal::NoSession);
+        if let Some(only_if) = &connect.only_if {
+            let (router, namespace) = (&self.house.router, &port.facts.namespace);
+            let known = router.known(namespace, &connect.client_id, only_if.fact);
+            let fact = known.as_ref().map(|(value, _)| &value[..]);
+            let is_connected = router.attachment(namespace, &connect.client_id).flatten().is_some();
+            if !only_if.holds(Found { fact, is_connected }) {
+                return Answer::Refused(Refusal::NoSession);
+            }
         }
         let at = self.at(peer);
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
