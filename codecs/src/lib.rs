@@ -12,7 +12,7 @@ pub mod hex;
 pub mod library;
 mod up;
 
-pub use library::{Build, Found, Library, Shape};
+pub use library::{Build, Found, Library, Shape, Shelf, Version};
 pub use up::{BadUp, Credential, Data, Login, Reply, Up};
 
 /// What a codec is told with each call.

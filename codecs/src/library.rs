@@ -1,11 +1,15 @@
 //! The codecs that there are at the moment: those that are built in, and those that an operator has brought, which may be
-//! replaced at any time.
+//! replaced at any time, for all devices or for some of them first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::{Codec, Options};
+
+mod shelf;
+
+pub use shelf::{Canary, KEPT, Shelf, Version};
 
 /// Makes a codec for each new connection.
 pub trait Build: Send + Sync {
@@ -35,7 +39,8 @@ pub enum Found {
 #[derive(Default)]
 pub struct Library {
     generation: AtomicU64,
-    brought: RwLock<HashMap<Box<str>, Found>>,
+    brought: RwLock<HashMap<Box<str>, Shelf>>,
+    expected: RwLock<BTreeSet<Box<str>>>,
 }
 
 impl Library {
@@ -44,17 +49,68 @@ impl Library {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The codec of this name, in the version that is meant for this device.
-    pub fn find(&self, name: &str, _device: &str) -> Option<Found> {
+    /// The codec of this name, in the version that is meant for this device; empty is a device that is not known yet.
+    pub fn find(&self, name: &str, device: &str) -> Option<Found> {
         let brought = self.brought.read().unwrap_or_else(PoisonError::into_inner);
+        let version = brought.get(name).and_then(|shelf| shelf.version_for(name, device));
         let built_in = || crate::find(name).map(|def| Found::Inline(Arc::new(def.build)));
-        brought.get(name).cloned().or_else(built_in)
+        version.map(|v| v.found.clone()).or_else(built_in)
+    }
+
+    /// Whether there is a codec of this name, or one is expected: its file is there and has not been read yet.
+    pub fn knows(&self, name: &str) -> bool {
+        self.names().iter().any(|n| **n == *name)
+    }
+
+    /// The names of all codecs that there are or that are expected, in alphabetical order.
+    pub fn names(&self) -> Vec<Box<str>> {
+        let brought = self.brought.read().unwrap_or_else(PoisonError::into_inner);
+        let expected = self.expected.read().unwrap_or_else(PoisonError::into_inner);
+        let built_in = crate::CODECS.iter().map(|def| def.name.into());
+        let with_version = brought.iter().filter(|(_, shelf)| shelf.current.is_some());
+        let all: BTreeSet<Box<str>> = built_in
+            .chain(with_version.map(|(name, _)| name.clone()))
+            .chain(expected.iter().cloned())
+            .collect();
+        all.into_iter().collect()
+    }
+
+    /// Says which codecs an operator has put where they will be read.
+    pub fn expect(&self, names: impl IntoIterator<Item = Box<str>>) {
+        let mut expected = self.expected.write().unwrap_or_else(PoisonError::into_inner);
+        *expected = names.into_iter().collect();
     }
 
     /// Makes `name` mean this from now on.
     pub fn put(&self, name: &str, found: Found) {
-        self.brought.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), found);
+        let version = Version { hash: "".into(), loaded_ms: 0, from: "".into(), number: 0, found };
+        // What is put for everybody is always taken.
+        let _: Result<(), ()> = self.change(name, |shelf| {
+            shelf.add(version, None);
+            Ok(())
+        });
+    }
+
+    /// Changes what there is of `name`. Nobody sees it half changed.
+    pub fn change<T, E>(&self, name: &str, change: impl FnOnce(&mut Shelf) -> Result<T, E>) -> Result<T, E> {
+        let mut brought = self.brought.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = brought.get(name).cloned().unwrap_or_default();
+        let result = change(&mut shelf)?;
+        brought.insert(name.into(), shelf);
+        drop(brought);
         self.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(result)
+    }
+
+    /// What an operator has brought under this name.
+    pub fn shelf(&self, name: &str) -> Option<Shelf> {
+        self.brought.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Everything that an operator has brought.
+    pub fn shelves(&self) -> BTreeMap<Box<str>, Shelf> {
+        let brought = self.brought.read().unwrap_or_else(PoisonError::into_inner);
+        brought.iter().map(|(name, shelf)| (name.clone(), shelf.clone())).collect()
     }
 }
 
