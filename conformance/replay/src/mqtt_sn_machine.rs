@@ -76,8 +76,9 @@ fn config(how: u8) -> Config {
         config.advertise = Some(30);
     }
     config.qos_minus_one = how & 8 == 0;
-    let predefined = [(1, "a/b".into()), (2, "fixed".into())].into_iter().collect();
-    config.predefined.insert("".into(), predefined);
+    for (id, topic) in [(1, "a/b"), (2, "fixed")] {
+        config.predefined.put("", id, topic);
+    }
     config
 }
 

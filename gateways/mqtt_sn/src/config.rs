@@ -1,6 +1,6 @@
 //! The section `[mqtt_sn]`.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use gateway::config::Section;
 use gateway::topic::check_name;
 
 use crate::deliver::AROUND;
+pub use crate::predefined::Predefined;
 
 /// Who may take a session along to another address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// The same for who publishes with QoS -1 without a connection.
     pub anonymous: Credentials,
-    /// Topics that both sides know beforehand, by client id; the empty one is everybody.
-    pub predefined: HashMap<Box<str>, HashMap<u16, Box<str>>>,
+    /// Topics that both sides know beforehand.
+    pub predefined: Predefined,
 }
 
 /// A user name and password.
@@ -61,6 +62,9 @@ pub struct Credentials {
     /// None is none.
     pub password: Option<String>,
 }
+
+const REBIND: &[(&str, Rebind)] =
+    &[("any", Rebind::Any), ("same-ip", Rebind::SameIp), ("dtls", Rebind::Dtls)];
 
 impl Default for Config {
     fn default() -> Self {
@@ -78,7 +82,7 @@ impl Default for Config {
             advertise_to: SocketAddr::from(([224, 0, 0, 1], 1884)),
             credentials: Credentials::default(),
             anonymous: Credentials::default(),
-            predefined: HashMap::new(),
+            predefined: Predefined::default(),
         }
     }
 }
@@ -89,7 +93,6 @@ impl Config {
         let d = Config::default();
         let (ms, second, day) =
             (Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(86_400));
-        let words = [("any", Rebind::Any), ("same-ip", Rebind::SameIp), ("dtls", Rebind::Dtls)];
         let config = Config {
             retry_interval: s.duration("retry_interval", d.retry_interval, ms..=300 * second),
             max_retries: s.number("max_retries", d.max_retries, 0..=20),
@@ -97,12 +100,12 @@ impl Config {
             idle_timeout: s.duration("idle_timeout", d.idle_timeout, second..=day),
             max_packet_size: s.size("max_packet_size", d.max_packet_size, 32..=65_000),
             max_topics: s.number("max_topics", d.max_topics as u32, 1..=65_534) as usize,
-            rebind: s.choice("rebind", d.rebind, &words),
+            rebind: s.choice("rebind", d.rebind, REBIND),
             qos_minus_one: s.flag("qos_minus_one", d.qos_minus_one),
             gateway_id: s.number("gateway_id", d.gateway_id, 0..=255),
             credentials: credentials(s.section("credentials")),
             anonymous: credentials(s.section("qos_minus_one_credentials")),
-            predefined: predefined(s),
+            predefined: predefined(s, Predefined::default()),
             ..d
         };
         let mut a = s.section("advertise");
@@ -114,28 +117,27 @@ impl Config {
         Config { advertise, advertise_to: to.unwrap_or(config.advertise_to), ..config }
     }
 
+    /// The same for one listener: what its section says comes before what is said for all of them.
+    pub fn at(&self, s: &mut Section<'_>) -> Config {
+        let mut config = self.clone();
+        config.rebind = s.choice("rebind", config.rebind, REBIND);
+        config.qos_minus_one = s.flag("qos_minus_one", config.qos_minus_one);
+        let (is_said, said) = (s.has("credentials"), credentials(s.section("credentials")));
+        if is_said {
+            config.credentials = said;
+        }
+        let key = "qos_minus_one_credentials";
+        let (is_said, said) = (s.has(key), credentials(s.section(key)));
+        if is_said {
+            config.anonymous = said;
+        }
+        config.predefined = predefined(s, config.predefined);
+        config
+    }
+
     /// Whether a client can be sent a REGISTER of this name: the names that are kept of clients have a bound.
     pub(crate) fn can_tell(&self, name: &str) -> bool {
         name.len() + AROUND <= self.max_packet_size
-    }
-
-    /// The name of a predefined topic id, as this client knows it.
-    pub(crate) fn predefined(&self, client_id: &str, id: u16) -> Option<&str> {
-        let find = |who: &str| self.predefined.get(who)?.get(&id).map(|name| &**name);
-        if self.predefined.is_empty() { None } else { find(client_id).or_else(|| find("")) }
-    }
-
-    /// The predefined id of a topic, as this client knows it.
-    pub(crate) fn predefined_id(&self, client_id: &str, topic: &str) -> Option<u16> {
-        let of = |who: &str| {
-            self.predefined.get(who)?.iter().filter(|(_, name)| ***name == *topic).map(|(id, _)| *id).min()
-        };
-        if self.predefined.is_empty() {
-            return None;
-        }
-        // What the client's own list says under this number comes before what everybody's says.
-        let is_hidden = |id: &u16| self.predefined(client_id, *id) != Some(topic);
-        of(client_id).or_else(|| of("").filter(|id| !is_hidden(id)))
     }
 }
 
@@ -145,25 +147,24 @@ fn credentials(mut s: Section<'_>) -> Credentials {
     of
 }
 
-/// `[[mqtt_sn.predefined]]` with `id`, `topic` and perhaps `client`.
-fn predefined(s: &mut Section<'_>) -> HashMap<Box<str>, HashMap<u16, Box<str>>> {
-    let mut all: HashMap<Box<str>, HashMap<u16, Box<str>>> = HashMap::new();
-    let list = s.list("predefined", |mut s| {
+/// Adds what `[[predefined]]` says to what is known; an id that is known already is another topic's from now on.
+fn predefined(s: &mut Section<'_>, mut all: Predefined) -> Predefined {
+    let mut said = HashSet::new();
+    s.list("predefined", |mut s| {
         let place = s.place().clone();
         // 0x0000 and 0xFFFF are reserved (5.3.11).
         let id = s.number("id", 0, 1..=65_534);
         let (topic, client) = (s.text("topic").unwrap_or_default(), s.text("client").unwrap_or_default());
         if id == 0 {
             s.mistake(place.clone(), "id", "is missing: a number from 1 to 65534");
+        } else if !said.insert((client.clone(), id)) {
+            s.mistake(place.clone(), "id", format!("{id} has a topic already"));
         }
         if check_name(&topic).is_err() {
             s.mistake(place, "topic", "is missing, or no topic such as \"plant/temperature\"");
         }
         s.finish();
-        (client, id, topic)
+        all.put(&client, id, &topic);
     });
-    for (client, id, topic) in list {
-        all.entry(client.into()).or_default().insert(id, topic.into());
-    }
     all
 }

@@ -32,7 +32,7 @@ impl MqttSn {
         let must_register = client.is_unproven && (d.qos == Qos::AtMostOnce || has_candidate);
         let known = client.topics.id(d.topic).filter(|id| client.topics.is_known(*id));
         let topic = known.map(TopicId::Normal).or_else(|| {
-            let predefined = config.predefined_id(&client.client_id, d.topic).map(TopicId::Predefined);
+            let predefined = config.predefined.id(&client.client_id, d.topic).map(TopicId::Predefined);
             let short = || <[u8; 2]>::try_from(d.topic.as_bytes()).ok().map(TopicId::Short);
             predefined.or_else(short)
         });

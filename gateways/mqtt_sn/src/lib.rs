@@ -19,6 +19,7 @@ mod conversation;
 mod deliver;
 pub mod frame;
 mod kept;
+mod predefined;
 mod publish;
 mod sleep;
 mod subscribe;

@@ -17,7 +17,7 @@ pub(crate) fn resolve<'a>(
 ) -> Option<&'a str> {
     match topic {
         TopicId::Normal(id) => client?.topics.name(id),
-        TopicId::Predefined(id) => config.predefined(client.map_or("", |k| &k.client_id), id),
+        TopicId::Predefined(id) => config.predefined.name(client.map_or("", |k| &k.client_id), id),
         TopicId::Short(name) => {
             *short = name;
             std::str::from_utf8(short).ok().filter(|name| gateway::topic::check_name(name).is_ok())

@@ -55,8 +55,8 @@ fn section_6_5_ids_survive_sleep_another_address_and_a_restart() {
 #[test]
 fn section_5_4_16_suback_tells_the_id_and_none_for_wildcards_and_short_names() {
     let mut config = Config::default();
-    config.predefined.entry("".into()).or_default().insert(7, "pre/seven".into());
-    config.predefined.entry("a".into()).or_default().insert(8, "only/a".into());
+    config.predefined.put("", 7, "pre/seven");
+    config.predefined.put("a", 8, "only/a");
     let mut b = bench_with(config);
     b.join(1, "a", true);
     b.join(2, "b", true);
@@ -79,7 +79,7 @@ fn section_5_4_16_suback_tells_the_id_and_none_for_wildcards_and_short_names() {
 fn section_6_8_qos_minus_1_is_for_predefined_and_short_topics_and_comes_in_by_its_own_rule() {
     let anonymous = config::Credentials { username: Some("beacon".into()), password: Some("p".into()) };
     let mut config = Config { anonymous, ..Config::default() };
-    config.predefined.entry("".into()).or_default().insert(7, "pre".into());
+    config.predefined.put("", 7, "pre");
     let mut b = bench_with(config.clone());
     assert!(b.say(1, "08 0c 62 \"ab\" 00 00 \"1\"").is_empty());
     assert!(b.say(1, "08 0c 61 00 07 00 00 \"2\"").is_empty());
