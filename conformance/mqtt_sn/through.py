@@ -306,6 +306,52 @@ class Mounted(unittest.TestCase):
             self.assertEqual([c["user"] for c in found], ["alice"])
 
 
+class Listeners(unittest.TestCase):
+    """What one listener says holds there, and what `[mqtt_sn]` says elsewhere."""
+
+    def setUp(self):
+        other, self.port = "mqtt_sn.listeners.other", harness.free_port()
+        keys = {f"{name}.anonymous": "never" for name in ("mqtt_sn.listeners.udp", other)}
+        keys |= {"mqtt_sn.credentials.username": "alice", "mqtt_sn.credentials.password": harness.USERS["alice"]}
+        keys |= {f"{other}.bind": f"{harness.HOST}:{self.port}", f"{other}.qos_minus_one": False}
+        keys |= {f"{other}.credentials.username": "bob", f"{other}.credentials.password": harness.USERS["bob"]}
+        self.server = gateway.Gateway(keys=keys)
+        with open(self.server.folder / "etc" / "tidegate.toml", "a", encoding="utf-8") as file:
+            file.write(f"""\n[[{other}.predefined]]\nid = 2\ntopic = "other/two"\nclient = "b"\n""")
+        self.server.__enter__()
+        self.addCleanup(lambda: self.server.__exit__(None, None, None))
+
+    def test_each_listener_has_its_own_credentials(self):
+        with Device(self.server.port("mqtt_sn"), "a") as a, Device(self.port, "b") as b:
+            a.connect()
+            b.connect()
+            users = {c["client_id"]: c["user"] for c in self.server.items("clients", "list")}
+            self.assertEqual((users["a"], users["b"]), ("alice", "bob"))
+
+    def test_each_listener_has_its_own_predefined_topics_beside_those_of_all(self):
+        mqtt = Mqtt(self.server.port("tcp"))
+        self.addCleanup(mqtt.close)
+        mqtt.subscribe("#")
+        for port, name, two in [(self.server.port("mqtt_sn"), "b", "fixed/two"), (self.port, "b", "other/two"),
+                                (self.port, "c", "fixed/two")]:
+            with Device(port, name) as device:
+                device.connect()
+                for number, topic in [(1, "fixed/one"), (2, two)]:
+                    device.publish(number, b"here", 1, kind=wire.PREDEFINED)
+                    came = mqtt.next()
+                    self.assertEqual((came.topic, came.payload), (topic, b"here"))
+                device.send("DISCONNECT")
+                device.takes("DISCONNECT")
+
+    def test_qos_minus_one_is_taken_where_it_is_not_switched_off(self):
+        mqtt = Mqtt(self.server.port("tcp"))
+        self.addCleanup(mqtt.close)
+        mqtt.subscribe("ab")
+        with Device(self.port, "b") as device:
+            device.publish("ab", b"-1", -1)
+            self.assertIsNone(mqtt.next(0.5))
+
+
 class Advertised(Through):
     keys = {"advertise.duration": "1 s"}
 

@@ -143,6 +143,12 @@ impl Config {
 
 fn credentials(mut s: Section<'_>) -> Credentials {
     let of = Credentials { username: s.text("username"), password: s.text("password") };
+    let place = s.place().clone();
+    match (&of.username, &of.password) {
+        (Some(_), None) => s.mistake(place, "password", "is missing: the password of `username`"),
+        (None, Some(_)) => s.mistake(place, "username", "is missing: whose `password` it is"),
+        _ => {}
+    }
     s.finish();
     of
 }
@@ -153,18 +159,112 @@ fn predefined(s: &mut Section<'_>, mut all: Predefined) -> Predefined {
     s.list("predefined", |mut s| {
         let place = s.place().clone();
         // 0x0000 and 0xFFFF are reserved (5.3.11).
+        let has_id = s.has("id");
         let id = s.number("id", 0, 1..=65_534);
         let (topic, client) = (s.text("topic").unwrap_or_default(), s.text("client").unwrap_or_default());
-        if id == 0 {
+        if !has_id {
             s.mistake(place.clone(), "id", "is missing: a number from 1 to 65534");
-        } else if !said.insert((client.clone(), id)) {
+        } else if id > 0 && !said.insert((client.clone(), id)) {
             s.mistake(place.clone(), "id", format!("{id} has a topic already"));
         }
         if check_name(&topic).is_err() {
             s.mistake(place, "topic", "is missing, or no topic such as \"plant/temperature\"");
         }
         s.finish();
-        all.put(&client, id, &topic);
+        if id > 0 {
+            all.put(&client, id, &topic);
+        }
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use gateway::config::{Kind, Place, Value};
+
+    use super::*;
+
+    fn value(kind: Kind) -> Value {
+        Value { kind, place: Place::default() }
+    }
+
+    fn text(text: &str) -> Value {
+        value(Kind::Text(text.into()))
+    }
+
+    fn section<const N: usize>(entries: [(&str, Value); N]) -> Value {
+        let entries: BTreeMap<_, _> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        value(Kind::Table(entries))
+    }
+
+    fn topic(id: i64, name: &str, client: &str) -> Value {
+        section([("id", value(Kind::Integer(id))), ("topic", text(name)), ("client", text(client))])
+    }
+
+    fn read<T>(value: Value, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+        let mut mistakes = Vec::new();
+        let mut section = Section::new("mqtt_sn", value, &mut mistakes);
+        let found = read(&mut section);
+        section.finish();
+        (found, mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_a_listener_says_comes_before_what_is_said_for_all_of_them() {
+        let list = value(Kind::List(vec![topic(1, "all/1", ""), topic(2, "all/2", "")]));
+        let user = section([("username", text("sensors")), ("password", text("secret"))]);
+        let (all, mistakes) = read(section([("predefined", list), ("credentials", user)]), Config::read);
+        assert_eq!(mistakes, [""; 0]);
+        let (same, _) = read(section([]), |s| all.at(s));
+        assert_eq!(same, all);
+        let list = value(Kind::List(vec![topic(2, "here/2", ""), topic(3, "here/3", "a")]));
+        let said = section([
+            ("predefined", list),
+            ("credentials", section([("username", text("%c")), ("password", text("own"))])),
+            (
+                "qos_minus_one_credentials",
+                section([("username", text("beacons")), ("password", text("own"))]),
+            ),
+            ("qos_minus_one", value(Kind::Bool(false))),
+            ("rebind", text("dtls")),
+        ]);
+        let (here, mistakes) = read(said, |s| all.at(s));
+        assert_eq!(mistakes, [""; 0]);
+        let named = |name: &str| Credentials { username: Some(name.into()), password: Some("own".into()) };
+        assert_eq!((&here.credentials, &here.anonymous), (&named("%c"), &named("beacons")));
+        assert_eq!((here.qos_minus_one, here.rebind), (false, Rebind::Dtls));
+        let names = [1, 2, 3].map(|id| here.predefined.name("a", id));
+        assert_eq!(names, [Some("all/1"), Some("here/2"), Some("here/3")]);
+        assert_eq!(all.predefined.name("a", 2), Some("all/2"), "elsewhere it is as it was");
+    }
+
+    #[test]
+    fn credentials_are_a_name_and_a_password() {
+        for (key, missing) in [("username", "password"), ("password", "username")] {
+            let half = section([("credentials", section([(key, text("x"))]))]);
+            let (_, mistakes) = read(half, Config::read);
+            assert!(
+                mistakes[0].contains(&format!("mqtt_sn.credentials.{missing}: is missing")),
+                "{mistakes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_in_predefined_topics_are_told_by_their_place() {
+        let list = [
+            topic(1, "a", ""),
+            topic(1, "b", ""),
+            topic(1, "c", "x"),
+            topic(0, "d", ""),
+            topic(2, "a/#", ""),
+        ];
+        let (_, mistakes) = read(section([("predefined", value(Kind::List(list.into())))]), Config::read);
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        assert!(mistakes[0].contains("predefined[1].id: 1 has a topic already"), "{mistakes:?}");
+        assert!(mistakes[1].contains("predefined[3].id: must be a whole number"), "{mistakes:?}");
+        assert!(mistakes[2].contains("predefined[4].topic: is missing, or no topic"), "{mistakes:?}");
+    }
 }

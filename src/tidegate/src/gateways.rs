@@ -46,6 +46,9 @@ pub(crate) const ALL: &[Kind] = &[
         name: "mqtt_sn",
         carriers: &[Carrier::Datagram],
         mountpoint: "",
-        read: |s, _| same(mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::read(s))),
+        read: |s, _| {
+            let config = mqtt_sn::Config::read(s);
+            Box::new(move |s| Arc::new(mqtt_sn::MqttSnFactory::new(config.at(s))))
+        },
     },
 ];
