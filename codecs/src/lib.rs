@@ -8,10 +8,12 @@
 
 use bytes::{Bytes, BytesMut};
 
+pub mod framing;
 pub mod hex;
 pub mod library;
 mod up;
 
+pub use framing::{Framing, FramingOptions};
 pub use library::{Build, Found, Library, Shape, Shelf, Version};
 pub use up::{BadUp, Credential, Data, Login, Reply, Up};
 
@@ -106,6 +108,11 @@ pub trait Codec: Send {
 pub struct Options {
     /// Most bytes of a frame; zero is what the codec's own protocol allows.
     pub max_frame: usize,
+    /// Where frames begin and end, for codecs to which it makes a difference.
+    pub framing: Option<Framing>,
+    /// Whether what is handed to `decode` ends where a frame ends: over UDP, and where a pause is a frame's end. There what
+    /// [`Framing::idle`] says is done by who calls: it keeps the bytes until the pause has come.
+    pub is_whole: bool,
 }
 
 /// A codec in the list.
