@@ -8,9 +8,12 @@
 
 use bytes::{Bytes, BytesMut};
 
+pub mod calendar;
 pub mod framing;
 pub mod hex;
 pub mod library;
+pub mod read;
+mod teltonika;
 mod up;
 
 pub use framing::{Framing, FramingOptions};
@@ -152,7 +155,7 @@ pub struct DownSample {
 }
 
 /// Every codec that is built in, in alphabetical order.
-pub const CODECS: &[Def] = &[];
+pub const CODECS: &[Def] = &[teltonika::DEF];
 
 /// The codec of this name.
 pub fn find(name: &str) -> Option<&'static Def> {
