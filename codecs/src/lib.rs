@@ -15,6 +15,7 @@ pub mod library;
 pub mod read;
 mod teltonika;
 mod up;
+pub mod wasm;
 
 pub use framing::{Framing, FramingOptions};
 pub use library::{Build, Found, Library, Shape, Shelf, Version};
