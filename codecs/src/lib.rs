@@ -9,6 +9,7 @@
 use bytes::{Bytes, BytesMut};
 
 pub mod calendar;
+pub mod examples;
 pub mod framing;
 pub mod hex;
 pub mod library;
