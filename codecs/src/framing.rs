@@ -13,15 +13,20 @@ use bytes::{Buf, Bytes, BytesMut};
 
 mod checksum;
 mod escape;
+mod frames;
 mod options;
 #[cfg(test)]
 mod tests;
 
 pub use checksum::Checksum;
+pub(crate) use frames::Frames;
 pub use options::FramingOptions;
 
 use crate::Fault;
 use escape::Escape;
+
+/// Most bytes of a frame if nothing is said.
+const MAX_FRAME: usize = 65_536;
 
 /// Finds frames, and makes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,12 @@ impl Framing {
     /// As the options say, if they make sense.
     pub fn new(options: &FramingOptions) -> Result<Framing, String> {
         options.build()
+    }
+
+    /// Lines that end with a line feed, and perhaps a carriage return before it.
+    pub fn lines() -> Framing {
+        let none: Box<[u8]> = Box::default();
+        Framing { cut: Cut::Line, begin: none.clone(), end: none, strip: 0, sum: None, max_frame: MAX_FRAME }
     }
 
     /// Cuts one frame off the front and gives its payload; None if there is no whole one yet. A bad one is cut off too.

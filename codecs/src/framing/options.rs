@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use super::checksum::{Checksum, NAMES};
 use super::escape::Escape;
-use super::{Cut, Framing, Length, Sum};
+use super::{Cut, Framing, Length, MAX_FRAME, Sum};
 use crate::hex;
-
-/// Most bytes of a frame if nothing is said.
-const MAX_FRAME: usize = 65_536;
 
 /// The keys of a section `framing`, each as text: see [`FramingOptions::set`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
