@@ -345,7 +345,7 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 /// The candidate that `text` most likely was meant to be: at most a third of its letters differ.
-fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|c| (distance(text, c), c))
         .filter(|&(d, c)| d <= c.len().max(text.len()).div_ceil(3))

@@ -187,6 +187,8 @@ labelled! {
         Idle = "idle",
         /// DTLS: the association was given up for another one.
         Replaced = "replaced",
+        /// The codec that the listener names is not there.
+        NoCodec = "no_codec",
         /// A mistake of this program; it is logged.
         Internal = "internal",
     }
@@ -251,5 +253,17 @@ labelled! {
         DtlsUnsent = "dtls_unsent",
         /// A request that nobody answers here.
         Unsupported = "unsupported",
+        /// A frame that its codec cannot read.
+        CodecFrame = "codec_frame",
+        /// A frame of a device that has not said who it is.
+        NoLogin = "no_login",
+        /// A frame or a command that a script has failed on.
+        ScriptFailed = "script_failed",
+        /// A frame or a command that a script took too long for, or too much memory.
+        ScriptLimit = "script_limit",
+        /// A command that its codec cannot say to the device.
+        CommandFailed = "command_failed",
+        /// A command that the device has not answered in time.
+        CommandTimeout = "command_timeout",
     }
 }

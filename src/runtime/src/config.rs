@@ -415,7 +415,11 @@ fn read_carrier(carriers: &[Carrier], s: &mut Section<'_>) -> Carrier {
         return default;
     }
     let stream = ["tls", "websocket"].into_iter().find(|key| s.has(key));
-    let implied = if stream.is_some() { Carrier::Stream } else { default };
+    let implied = match stream {
+        Some(_) => Carrier::Stream,
+        None if s.has("dtls") => Carrier::Datagram,
+        None => default,
+    };
     let words = [("udp", Carrier::Datagram), ("tcp", Carrier::Stream)];
     let carrier = s.choice("transport", implied, &words);
     let place = s.place().clone();

@@ -51,4 +51,16 @@ pub(crate) const ALL: &[Kind] = &[
             Box::new(move |s| Arc::new(mqtt_sn::MqttSnFactory::new(config.at(s))))
         },
     },
+    Kind {
+        name: "tcp",
+        carriers: &[Carrier::Stream, Carrier::Datagram],
+        mountpoint: "tcp/",
+        read: |_, library| {
+            let (library, random) = (library.clone(), crate::run::random());
+            Box::new(move |s| {
+                let config = tcp::Config::read(s, &library);
+                Arc::new(tcp::TcpFactory::new(config, library.clone(), random.clone()))
+            })
+        },
+    },
 ];

@@ -136,6 +136,10 @@ fn every_key_that_is_known_is_shown() {
         "mqtt_sn.credentials",
         "mqtt_sn.advertise",
         "mqtt_sn.listeners.udp",
+        "tcp",
+        "tcp.listeners.trackers",
+        "tcp.listeners.trackers.topics",
+        "tcp.listeners.trackers.credentials",
     ] {
         for key in known_keys(section) {
             assert!(is_shown(&key), "{section}.{key} is not shown");

@@ -1,0 +1,50 @@
+use super::*;
+
+fn datagrams(config: Config) -> Bench {
+    let mut b = bench_with(config);
+    b.transport = Transport::Udp;
+    b.open(A);
+    b.open(B);
+    b
+}
+
+#[test]
+fn peers_of_a_socket_are_devices_of_their_own() {
+    let mut b = datagrams(config());
+    assert_eq!(b.hand(A, b"L d1\n") + &b.hand(B, b"L d2\n"), "+2:+");
+    assert_eq!(b.hand(B, b"D t 2\n") + &b.hand(A, b"D t 1\nH\n"), "2:++h");
+    assert_eq!(b.taken(), ["d2/up/t 2", "d1/up/t 1"]);
+}
+
+#[test]
+fn what_a_codec_leaves_of_a_datagram_is_dropped() {
+    let mut b = datagrams(config());
+    b.hand(A, b"L d1\n");
+    assert_eq!(b.hand(A, b"H\nD t"), "h");
+    assert_eq!(b.hand(A, b"H\n!\nH\n"), "h", "nor is it read on behind what ends a stream");
+    assert_eq!(b.hand(A, b"X\nH\n"), "h");
+    assert_eq!(b.drops, [Drop::CodecFrame; 3]);
+    assert!(b.closed.is_empty());
+}
+
+#[test]
+fn datagrams_wait_for_the_session_up_to_a_bound() {
+    let mut b = datagrams(config());
+    b.holds = true;
+    b.hand(A, b"L d1\n");
+    for _ in 0..70 {
+        b.hand(A, b"D t 1\n");
+    }
+    assert_eq!(b.drops, [Drop::ExchangesFull; 6]);
+    assert_eq!(b.release().len(), 65);
+}
+
+#[test]
+fn who_never_says_who_it_is_is_forgotten() {
+    let mut b = datagrams(config());
+    b.hand(A, b"L d1\n");
+    b.wait(30_000);
+    assert_eq!(b.closed, [Close::Idle]);
+    b.wait(570_000);
+    assert_eq!(b.closed, [Close::Idle, Close::KeepAlive]);
+}
