@@ -12,6 +12,7 @@ pub mod calendar;
 mod emqx_tcp;
 pub mod examples;
 pub mod framing;
+mod gt06;
 pub mod hex;
 mod json_lines;
 pub mod library;
@@ -167,6 +168,7 @@ pub struct DownSample {
 #[rustfmt::skip]
 pub const CODECS: &[Def] = &[
     emqx_tcp::DEF,
+    gt06::DEF,
     json_lines::DEF,
     lines::DEF,
     raw::DEF,
