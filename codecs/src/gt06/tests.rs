@@ -149,17 +149,3 @@ fn a_command_that_cannot_be_sent_says_why() {
     let (_, bytes) = command(&mut *codec, &long).unwrap();
     assert_eq!((bytes.len(), bytes[2]), (2 + 1 + 255 + 2, 255));
 }
-
-#[test]
-fn samples_mean_what_they_say() {
-    for sample in DEF.samples {
-        let frame = decode(&mut *device(), &hex(sample.hex));
-        let value = |json: &str| -> serde_json::Value { serde_json::from_str(json).unwrap() };
-        let up: Vec<_> = frame.up.iter().map(|up| value(&up.to_json())).collect();
-        let meant: Vec<_> = sample.up.iter().map(|up| value(up)).collect();
-        assert_eq!((up, &frame.answer[..]), (meant, &hex(sample.answer)[..]), "{}", sample.about);
-    }
-    for down in DEF.downs {
-        assert_eq!(command(&mut *device(), down.value).unwrap().1, hex(down.hex), "{}", down.value);
-    }
-}

@@ -171,24 +171,3 @@ fn no_records_are_answered_with_none() {
     let frame = device().decode(&CX, &mut BytesMut::from(&bytes[..])).unwrap().unwrap();
     assert_eq!((&frame.up[..], &frame.answer[..]), (&[Up::Heartbeat][..], &[0, 0, 0, 0][..]));
 }
-
-#[test]
-fn samples_mean_what_they_say() {
-    for sample in DEF.samples {
-        let mut buf = BytesMut::from(&hex(sample.hex)[..]);
-        let cx = Context { device: None, ..CX };
-        let frame = device().decode(&cx, &mut buf).unwrap().unwrap();
-        let value = |json: &str| -> serde_json::Value { serde_json::from_str(json).unwrap() };
-        let up: Vec<_> = frame.up.iter().map(|up| value(&up.to_json())).collect();
-        let meant: Vec<_> = sample.up.iter().map(|up| value(up)).collect();
-        assert_eq!(
-            (up, &frame.answer[..], buf.len()),
-            (meant, &hex(sample.answer)[..], 0),
-            "{}",
-            sample.about
-        );
-    }
-    for down in DEF.downs {
-        assert_eq!(command(&mut *device(), down.value).map(|h| hex(&h)), Ok(hex(down.hex)), "{}", down.value);
-    }
-}
