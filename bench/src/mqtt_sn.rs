@@ -348,7 +348,8 @@ pub fn visits(
     while of.took.len() < count {
         let now = Instant::now();
         while begun < count && begun as f64 <= (now - begin).as_secs_f64() * rate {
-            let (Some(key), Some(index)) = (free.pop(), left.next()) else { break };
+            let Some(key) = free.pop() else { break };
+            let Some(index) = left.next() else { break };
             let visitor = Visitor::begin(server, index, visit, now)?;
             wait.add(&visitor.socket, key as u64)?;
             under_way[key] = Some(visitor);
@@ -503,6 +504,9 @@ mod tests {
         let asleep = visits(server, me, 0..40, Visit::FallAsleep, f64::INFINITY).unwrap();
         assert_eq!((asleep.took.len(), asleep.messages), (40, 0));
         assert!(asleep.repeated > 0);
+        // More than have room at a time.
+        let asleep = visits(server, me, 40..240, Visit::FallAsleep, 640.0).unwrap();
+        assert_eq!(asleep.took.len(), 200);
         let woken = visits(server, me, 0..40, Visit::Wake, 1_000.0).unwrap();
         assert_eq!(woken.took.len(), 40);
         assert!(woken.messages >= 40 && woken.took[0] > 0.0, "{woken:?}");

@@ -28,7 +28,7 @@ pub struct Config {
     pub retry_interval: Duration,
     /// How often a message is sent again.
     pub max_retries: u32,
-    /// How long a session without CleanSession outlives its client's silence.
+    /// How long a session without CleanSession outlives its client's silence, and most silence of who has no keep alive.
     pub session_expiry: Duration,
     /// A peer that is in the middle of connecting, or only publishes with QoS -1, is forgotten after so long.
     pub idle_timeout: Duration,

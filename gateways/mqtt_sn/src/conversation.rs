@@ -197,7 +197,8 @@ impl Conversation {
             Phase::Asleep | Phase::Awake => client.sleep,
             _ => client.keep_alive,
         };
-        if seconds == 0 { Instant::NEVER } else { self.seen + tolerated(seconds) }
+        // Without a keep alive nobody has to say anything, but nobody is there for ever.
+        self.seen + if seconds == 0 { config.session_expiry } else { tolerated(seconds) }
     }
 }
 

@@ -309,8 +309,11 @@ impl MqttSn {
             client.arm(peer, out);
             kept::keep_state(peer, client, out);
         }
-        // One that may hear, but not be heard, learns that it is not connected any more.
-        if why == Close::AckTimeout {
+        // One that may hear, but not be heard, or has no keep alive, learns that it is not connected any more.
+        let is_free = |c: &Conversation| {
+            c.phase == Phase::Active && c.client.as_ref().is_some_and(|k| k.keep_alive == 0)
+        };
+        if why == Close::AckTimeout || self.peers.get(peer).is_some_and(is_free) {
             self.say(peer, out, kind::DISCONNECT, |_| {});
         }
         out.act(Action::Close(peer, why));

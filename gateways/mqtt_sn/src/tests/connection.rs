@@ -3,6 +3,17 @@
 use super::*;
 
 #[test]
+fn who_has_no_keep_alive_is_lost_when_its_session_would_be() {
+    let mut b = bench_with(Config { session_expiry: Duration::from_secs(3600), ..Config::default() });
+    assert_eq!(b.say(1, "07 04 04 01 00 00 \"a\""), ["1: 03 05 00"]);
+    b.wait(3_599_000);
+    assert_eq!(b.say(1, "02 16"), ["1: 02 17"]);
+    assert!(b.wait(3_599_999).is_empty());
+    assert_eq!(b.wait(1), ["1: 02 18"], "it may listen all the time and never have to say anything");
+    assert_eq!((b.closed.pop(), b.sessions.len()), (Some(Close::KeepAlive), 0));
+}
+
+#[test]
 fn section_6_1_searchgw_is_answered_with_gwinfo() {
     let mut b = bench_with(Config { gateway_id: 7, ..Config::default() });
     assert_eq!(b.say(1, "03 01 01"), ["1: 03 02 07"]);
