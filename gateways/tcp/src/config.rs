@@ -79,6 +79,9 @@ impl Config {
         let (ms, second, day) =
             (Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(86_400));
         let codec = codec(s, library);
+        let says_device = s.has("device");
+        let device = s.read("device", naming);
+        let is_bad = says_device && device.is_none();
         let config = Config {
             codec,
             options: Options {
@@ -87,7 +90,7 @@ impl Config {
                 // The gateway knows whether it is, by what carries the listener.
                 is_whole: false,
             },
-            device: s.read("device", naming).unwrap_or(d.device),
+            device: device.unwrap_or(d.device),
             port: s.number("port", d.port, 1..=255),
             keep_alive: s.duration("keep_alive", d.keep_alive, Duration::ZERO..=30 * day),
             login_timeout: s.duration("login_timeout", d.login_timeout, second..=3600 * second),
@@ -100,10 +103,11 @@ impl Config {
             topics: topics(s.section("topics")),
             credentials: credentials(s.section("credentials")),
         };
-        if config.device == Naming::Login && never_logs_in(&config.codec) {
+        let is_nameless = config.device == Naming::Login && never_logs_in(&config.codec);
+        if is_nameless && !is_bad {
             let place = s.place().clone();
             let text = format!(
-                "is missing: `{}` does not say which device it is of. \"first-frame\", \"address\", \"address-port\", \
+                "`{}` does not say which device it is of. \"first-frame\", \"address\", \"address-port\", \
                  \"certificate\", \"psk\" or \"json:FIELD\" does",
                 config.codec
             );

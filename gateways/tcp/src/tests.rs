@@ -1,5 +1,8 @@
 mod commands;
+mod config;
 mod datagrams;
+mod every_codec;
+mod framing;
 mod lifecycle;
 mod scripts;
 
@@ -106,6 +109,8 @@ struct Bench {
     rest: BTreeMap<Peer, (BytesMut, bool)>,
     /// Those that are to be handed what was left.
     resumed: Vec<Peer>,
+    /// What was sent to the first peer.
+    wire: Vec<u8>,
     sessions: BTreeMap<Peer, String>,
     facts: BTreeMap<String, Bytes>,
     connects: Vec<gateway::Connect>,
@@ -118,6 +123,8 @@ struct Bench {
     /// What logins and values are refused with.
     refusal: Option<Refusal>,
     refused_topic: Option<&'static str>,
+    /// Any token lets in.
+    knows_all_tokens: bool,
     /// Answers are not given before they are asked for.
     holds: bool,
     held: VecDeque<(Peer, Ticket, Answer)>,
@@ -149,6 +156,7 @@ fn bench_with(config: Config) -> Bench {
         client_id: None,
         rest: BTreeMap::new(),
         resumed: Vec::new(),
+        wire: Vec::new(),
         sessions: BTreeMap::new(),
         facts: BTreeMap::new(),
         connects: Vec::new(),
@@ -160,6 +168,7 @@ fn bench_with(config: Config) -> Bench {
         closed: Vec::new(),
         refusal: None,
         refused_topic: None,
+        knows_all_tokens: false,
         holds: false,
         held: VecDeque::new(),
     }
@@ -288,7 +297,9 @@ impl Bench {
         let mut sent = String::new();
         loop {
             for (frame, bytes) in self.out.messages() {
-                if frame.peer != A {
+                if frame.peer == A {
+                    self.wire.extend_from_slice(bytes);
+                } else {
                     sent += &format!("{}:", frame.peer.slot);
                 }
                 sent += &String::from_utf8_lossy(bytes);
@@ -321,7 +332,7 @@ impl Bench {
             Action::Connect(peer, ticket, connect) => {
                 let id = connect.client_id.to_string();
                 let known = self.facts.get(&id).cloned();
-                let is_wrong = connect.token.is_some() && connect.token != known;
+                let is_wrong = connect.token.is_some() && connect.token != known && !self.knows_all_tokens;
                 let why = self.refusal.or(is_wrong.then_some(Refusal::BadCredentials));
                 self.connects.push(*connect);
                 if let Some(why) = why {
