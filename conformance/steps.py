@@ -32,6 +32,7 @@ STEPS = [
     ("mqtt", 15, [*SUITE, "mqtt"]),
     ("coap", 25, [*SUITE, "coap"]),
     ("mqtt_sn", 15, [*SUITE, "mqtt_sn"]),
+    ("tcp", 15, [*SUITE, "tcp"]),
     ("bad", 15, [*SUITE, "bad"]),
     ("durable", 20, [*SUITE, "durable"]),
 ]
