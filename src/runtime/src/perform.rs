@@ -330,7 +330,16 @@ impl Desk {
                 self.answer(now, peers, machine, out, peer, ticket, Answer::Called(called));
             }
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
-            Action::Close(peer, why) => peers.close(peer, why),
+            Action::Close(peer, why) => {
+                if why == Close::NoCodec
+                    && let Some(facts) = peers.facts(peer)
+                    && self.complaints.may(now.instant, facts.address.ip())
+                {
+                    let listener = &facts.listener.name;
+                    tracing::warn!(address = %facts.address, %listener, "the codec of this listener is not there");
+                }
+                peers.close(peer, why);
+            }
             Action::Drop(peer, why) => {
                 self.house.metrics.dropped(why);
                 if why == gateway::Drop::Malformed
