@@ -4,4 +4,10 @@
 //! [`worker`], which has given up every right; a supervisor in the runtime writes [`pipe::Request`]s to it and reads
 //! [`pipe::Response`]s, and kills it when one is late.
 
+mod engine;
+mod payload;
 pub mod pipe;
+mod scope;
+mod stream;
+
+pub use engine::{Call, MAX_SOURCE, Program};
