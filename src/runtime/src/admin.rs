@@ -18,10 +18,13 @@
 //! | `trace` | `client_id` | a packet each, until who asked has gone |
 //! | `store.stats`, `store.check` | | the store; a row a table |
 //! | `store.backup` | `folder` | one line |
+//! | `codecs.list`, `codecs.versions`, `codecs.errors` | `codec`, but for the list | a codec, a version, a failed call each |
+//! | `codecs.reload`, `codecs.canary`, `codecs.promote`, `codecs.rollback` | `codec`, `share`, `version` | a line each |
 //! | `bans.list`, `bans.add`, `bans.remove` | `kind`, `value`, `seconds` | a ban each; one line |
 //!
 //! Requests and lists are bounded, and so is the number of connections; `more` says that a list was cut.
 
+mod codecs;
 mod list;
 pub mod store;
 mod subscribe;
@@ -154,6 +157,12 @@ impl Desk {
             "bans.list" => Ok(list::bans(&self.house)),
             "bans.add" => self.ban(request),
             "bans.remove" => self.unban(request),
+            other
+                if let Some(what) = other.strip_prefix("codecs.")
+                    && let Some(page) = codecs::answer(&self.house, what, request).await =>
+            {
+                page
+            }
             other => Err(format!("`{other}` is nothing that can be asked for")),
         };
         let page = match page {

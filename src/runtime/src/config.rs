@@ -7,6 +7,10 @@ use std::time::Duration;
 use auth::ListenerRules;
 use gateway::config::{Kind, Section};
 
+mod codecs;
+
+pub use codecs::CodecsSetup;
+
 /// Everything the runtime reads, beside listeners.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
@@ -24,6 +28,8 @@ pub struct Setup {
     pub limits: Limits,
     /// `[store]`.
     pub store: StoreSetup,
+    /// `[codecs]`.
+    pub codecs: CodecsSetup,
 }
 
 /// When clients are told that what they sent is kept.
@@ -231,7 +237,7 @@ pub enum Carrier {
 }
 
 impl Setup {
-    /// Reads `[node]`, `[log]`, `[http]`, `[admin]`, `[drivers]`, `[limits]` and `[store]` from the root section.
+    /// Reads `[node]`, `[log]`, `[http]`, `[admin]`, `[drivers]`, `[limits]`, `[store]` and `[codecs]` from the root section.
     pub fn read(root: &mut Section<'_>) -> Setup {
         let node = {
             let mut s = root.section("node");
@@ -287,7 +293,8 @@ impl Setup {
         };
         let limits = Limits::read(root.section("limits"));
         let store = StoreSetup::read(root.section("store"));
-        Setup { node, log, http, admin, drivers, limits, store }
+        let codecs = CodecsSetup::read(root.section("codecs"));
+        Setup { node, log, http, admin, drivers, limits, store, codecs }
     }
 }
 

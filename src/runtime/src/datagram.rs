@@ -258,6 +258,10 @@ impl Datagrams {
                 let (table, machine) = (&mut self.table, &mut *self.machine);
                 self.desk.command(now, table, machine, &mut self.out, peer, &request, answer);
             }
+            Mail::Called(peer, ticket, results) => {
+                let (table, machine) = (&mut self.table, &mut *self.machine);
+                self.desk.called(now, table, machine, &mut self.out, (peer, ticket), results);
+            }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
                 let mut gone = Vec::new();

@@ -15,11 +15,13 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{Limits, ListenerSetup};
+use crate::keeper::Keeper;
 use crate::layer::psk_tls::PskConfig;
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
 use crate::requests::RequestTopic;
+use crate::scripts::Scripts;
 use crate::sys;
 
 /// One listener at run time.
@@ -89,6 +91,10 @@ pub struct House {
     pub limits: RwLock<Limits>,
     /// One mailbox a driver.
     pub boxes: Vec<Mailbox>,
+    /// Codecs that are called outside the process.
+    pub scripts: Arc<Scripts>,
+    /// Codecs that an operator brings.
+    pub keeper: Arc<Keeper>,
     /// Live traces.
     pub traces: Traces,
     /// Stream connections open now.
@@ -198,11 +204,20 @@ impl Traces {
 
     /// Hands a line to who traces the client, and forgets those who have left.
     pub fn line(&self, wall_ms: u64, client_id: &str, address: SocketAddr, direction: Direction, text: &str) {
+        let arrow = if direction == Direction::In { "<-" } else { "->" };
+        self.tell(client_id, || format!("{wall_ms} {client_id} {address} {arrow} {text}"));
+    }
+
+    /// The same with what is no packet: a line that a script wrote while it worked for the client.
+    pub fn note(&self, wall_ms: u64, client_id: &str, text: &str) {
+        self.tell(client_id, || format!("{wall_ms} {client_id} -- {text}"));
+    }
+
+    fn tell(&self, client_id: &str, line: impl FnOnce() -> String) {
         let gone = {
             let map = self.by_client.read();
             let Some(senders) = map.get(client_id) else { return };
-            let arrow = if direction == Direction::In { "<-" } else { "->" };
-            let line = format!("{wall_ms} {client_id} {address} {arrow} {text}");
+            let line = line();
             senders.iter().filter(|s| s.try_send(line.clone()).is_err_and(|e| is_closed(&e))).count()
         };
         if gone > 0 {

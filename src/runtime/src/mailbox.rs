@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use auth::Grant;
-use gateway::{Outcome, Peer, Refusal, Request, Stop, Ticket, Transport};
+use bytes::Bytes;
+use gateway::{CallFailure, Outcome, Peer, Refusal, Request, Stop, Ticket, Transport};
 use parking_lot::Mutex;
 use router::Signal;
 use tokio::sync::{Notify, oneshot};
@@ -29,6 +30,8 @@ pub enum Mail {
     Transports(Vec<Peer>, oneshot::Sender<Vec<Option<Transport>>>),
     /// Ask a device something.
     Command(Peer, Box<Request>, oneshot::Sender<Outcome>),
+    /// What came of calls of a script, in their order.
+    Called(Peer, Ticket, Vec<Result<Bytes, CallFailure>>),
     /// End a conversation.
     Stop(Peer, Stop),
     /// The access list has changed: fill in every client's grant anew.
@@ -38,7 +41,7 @@ pub enum Mail {
 }
 
 /// A driver's box. Its length is bounded by what bounds its writers: one `Ready` a session, the accept loop's
-/// connection limit, the bounds on password checks and on requests to devices.
+/// connection limit, the bounds on password checks and on requests to devices, one answer of scripts a peer.
 #[derive(Default)]
 pub struct Mailbox {
     mail: Mutex<Vec<Mail>>,

@@ -8,6 +8,7 @@ use router::Stats;
 use store::Figures;
 
 use crate::house::House;
+use crate::scripts::ScriptFigures;
 
 mod text;
 
@@ -237,6 +238,10 @@ pub struct Snapshot {
     pub router: Stats,
     /// The store, if there is one.
     pub store: Option<StoreState>,
+    /// Scripts that were called, or could be.
+    pub scripts: Vec<ScriptFigures>,
+    /// Workers of scripts: started, killed since a call was late, died by themselves.
+    pub workers: [u64; 3],
 }
 
 /// What is known of the store.
@@ -300,6 +305,8 @@ impl Snapshot {
                     ..stats
                 }
             },
+            scripts: house.scripts.records.figures(),
+            workers: house.scripts.records.workers(),
             store: house
                 .store
                 .as_ref()

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use auth::Grant;
+use bytes::Bytes;
 use gateway::{
-    Action, Answer, Close, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message, Now, Outbox,
-    Outcome, Peer, Publish, Qos, Refusal, Request, Subscribe, Ticket, Transport, Will,
+    Action, Answer, CallFailure, Close, Deliver, Delivery, Direction, Facts, Filter, Gateway, Message, Now,
+    Outbox, Outcome, Peer, Publish, Qos, Refusal, Request, Subscribe, Ticket, Transport, Will,
 };
 use router::{Attachment, Fast, Matches, Post, Session};
 use store::Store;
@@ -18,6 +19,7 @@ use crate::complaint::Complaints;
 use crate::house::{House, Port};
 use crate::metrics::Tally;
 use crate::requests::{self, Commands};
+use crate::scripts::Asker;
 
 mod admit;
 
@@ -325,9 +327,7 @@ impl Desk {
             Action::Stay(peer) => peers.stay(peer),
             Action::Reached(peer, address) => peers.reached(peer, address),
             Action::Call(peer, ticket, calls) => {
-                // Nothing brings programs yet.
-                let called = calls.inputs.iter().map(|_| Err(gateway::CallFailure::Unknown)).collect();
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Called(called));
+                self.house.scripts.submit(Asker { driver: self.id, peer, ticket }, calls);
             }
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => {
@@ -481,6 +481,23 @@ impl Desk {
             out.is_traced = self.is_traced(client);
             let ticket = self.commands.begin(peer, answer);
             machine.command(now, peer, ticket, request, out);
+            self.perform(now, peers, machine, out);
+        }
+    }
+
+    /// What came of calls of a script.
+    pub fn called<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        machine: &mut dyn Gateway,
+        out: &mut Outbox,
+        (peer, ticket): (Peer, Ticket),
+        results: Vec<Result<Bytes, CallFailure>>,
+    ) {
+        if let Some(client) = peers.client(peer) {
+            out.is_traced = self.is_traced(client);
+            reply(now, peers, machine, out, peer, ticket, Answer::Called(results));
             self.perform(now, peers, machine, out);
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use auth::Auth;
+use codecs::Library;
 use gateway::{Factory, Listener};
 use parking_lot::RwLock;
 use router::Router;
@@ -16,13 +17,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::config::{Carrier, Durability, ListenerSetup, Setup, StoreSetup};
+use crate::config::{Carrier, CodecsSetup, Durability, ListenerSetup, Setup, StoreSetup};
 use crate::house::{House, Port, Traces};
+use crate::keeper::Keeper;
 use crate::layer::psk_tls::PskConfig;
 use crate::layer::tls::TlsConfig;
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
 use crate::requests::{self, RequestTopic};
+use crate::scripts::{self, Scripts};
 use crate::{admin, datagram, http, listen, sys, wait};
 
 /// One listener with what makes its machines.
@@ -41,6 +44,8 @@ pub struct Plan {
     pub router: Router,
     /// Credentials and grants.
     pub auth: Auth,
+    /// Codecs, those that are built in and those that an operator brings.
+    pub library: Arc<Library>,
     /// The listeners.
     pub gates: Vec<Gate>,
     /// Called on SIGHUP after certificates were read again: applies what can be applied live, and logs what it cannot.
@@ -87,7 +92,7 @@ fn cores() -> usize {
 }
 
 async fn run_inside(plan: Plan) -> Result<(), StartError> {
-    let Plan { setup, router, auth, gates, reload } = plan;
+    let Plan { setup, router, auth, library, gates, reload } = plan;
     let drivers = if setup.drivers == 0 { cores() } else { setup.drivers };
     let mut opened = Vec::new();
     for gate in gates {
@@ -103,6 +108,8 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     }
     let clock = Clock::start();
     let (router, store) = open_store(&setup, &clock, router)?;
+    let scripts = Arc::new(Scripts::default());
+    let keeper = Keeper::open(setup.codecs.clone(), &setup.node.data, library, scripts.clone(), clock);
     let house = Arc::new(House {
         node: setup.node.name.as_str().into(),
         clock,
@@ -115,6 +122,8 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         limits: RwLock::new(setup.limits),
         // The last are for requests to devices and for subscribers on the admin socket.
         boxes: (0..drivers + datagrams + 2).map(|_| Mailbox::default()).collect(),
+        scripts,
+        keeper: Arc::new(keeper),
         traces: Traces::default(),
         connections: AtomicUsize::new(0),
         logins: AtomicUsize::new(0),
@@ -127,6 +136,7 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         Some(store) => Some(spawn_writer(house.clone(), store.clone())?),
         None => None,
     };
+    spawn_scripts(house.clone(), &setup.codecs)?;
     let mut running = Vec::new();
     let mut accepting = Vec::new();
     let mut next = drivers;
@@ -154,6 +164,9 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     if let Some(path) = &setup.admin {
         let listener = bind_admin(path)?;
         accepting.push(tokio::spawn(admin::serve(listener, house.clone())));
+    }
+    if !setup.codecs.watch.is_zero() {
+        accepting.push(tokio::spawn(watch(house.clone(), setup.codecs.watch)));
     }
     if !house.request_topics.is_empty() {
         accepting.push(tokio::spawn(requests::serve(house.clone())));
@@ -233,6 +246,28 @@ fn spawn_writer(house: Arc<House>, store: Arc<Store>) -> Result<JoinHandle<()>, 
             tracing::error!("the store's writer has died");
         }
     }))
+}
+
+/// What starts workers of scripts and talks to them; it ends with the process, and they with it.
+fn spawn_scripts(house: Arc<House>, setup: &CodecsSetup) -> Result<(), StartError> {
+    let (workers, limits) = (setup.workers, setup.limits());
+    let cannot = |e: io::Error| StartError(format!("cannot start what runs scripts: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    std::thread::Builder::new()
+        .name("scripts".to_owned())
+        .spawn(move || runtime.block_on(scripts::serve(house, workers, limits)))
+        .map_err(cannot)?;
+    Ok(())
+}
+
+/// Looks at the folder of codecs again and again.
+async fn watch(house: Arc<House>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let keeper = house.keeper.clone();
+        // One that has failed is no reason not to look again.
+        let _ = tokio::task::spawn_blocking(move || keeper.look()).await;
+    }
 }
 
 fn is_datagram(socket: &Socket) -> bool {
@@ -348,6 +383,9 @@ async fn until_stopped(
                         Err(e) => tracing::error!(listener = %port.facts.name, error = %e, "certificates kept as they were"),
                     }
                 }
+                let keeper = house.keeper.clone();
+                // What cannot be read has been logged.
+                tokio::task::spawn_blocking(move || keeper.reload(None));
                 reload(house);
             }
             text = &mut died => return Err(StartError(text)),

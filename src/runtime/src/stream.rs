@@ -195,6 +195,13 @@ impl Streams {
                     });
                 }
             }
+            Mail::Called(peer, ticket, results) => {
+                if self.conn(peer).is_some() {
+                    self.serve(now, peer.slot, |desk, machine, out, seat| {
+                        desk.called(now, seat, machine, out, (peer, ticket), results);
+                    });
+                }
+            }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
                 let mut gone = Vec::new();

@@ -78,6 +78,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Bans,
     },
+    /// Codecs: device languages, those that are built in and those in the folder `codecs.folder`.
+    Codec {
+        #[command(subcommand)]
+        command: Codec,
+    },
     /// What outlives the process; works with and without a running gateway.
     Store {
         #[command(subcommand)]
@@ -191,6 +196,31 @@ pub(crate) struct CoapRequest {
     /// Longest wait for the answer.
     #[arg(long, value_name = "TIME", default_value = "10 s")]
     pub(crate) timeout: String,
+}
+
+/// See [`Command::Codec`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Codec {
+    /// Versions of a codec that is in the folder, or all such codecs; with what is wrong with files that were not taken.
+    Versions { name: Option<String> },
+    /// Read a codec's files again now, or those of all; fails if they are not taken.
+    Reload { name: Option<String> },
+    /// Have a share of the devices try a version first: the given one, the one that is being tried, and each new one.
+    Canary {
+        name: String,
+        /// How many of a hundred devices; 0 ends the trial, and new versions are for all at once.
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+        share: u8,
+        /// A version that is kept.
+        #[arg(long)]
+        version: Option<u32>,
+    },
+    /// Use what is being tried for all devices.
+    Promote { name: String },
+    /// End the trial; without one, go back to the version before.
+    Rollback { name: String },
+    /// The last calls of a script that failed: input and error.
+    Errors { name: String },
 }
 
 /// See [`Command::Store`].

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Bans, Clients, Coap, CoapRequest, Command, Stored};
+use crate::cli::{Bans, Clients, Coap, CoapRequest, Codec, Command, Stored};
 
 /// Longest line of an answer in bytes.
 const MAX_LINE: u64 = 64 << 20;
@@ -112,6 +112,7 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
         Command::Bans { command: Bans::Remove { who } } => {
             (json!({"do": "bans.remove", "kind": who.kind, "value": who.value}), Look::Line)
         }
+        Command::Codec { command } => codec(command),
         Command::Store { command } => {
             let request = match command {
                 Stored::Stats => json!({"do": "store.stats"}),
@@ -128,6 +129,21 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
             return Err("is not a command for a running gateway".to_owned());
         }
     })
+}
+
+fn codec(command: &Codec) -> (Value, Look) {
+    match command {
+        Codec::Versions { name: None } => (json!({"do": "codecs.list"}), Look::Table),
+        Codec::Versions { name } => (json!({"do": "codecs.versions", "codec": name}), Look::Table),
+        Codec::Errors { name } => (json!({"do": "codecs.errors", "codec": name}), Look::Table),
+        Codec::Reload { name } => (json!({"do": "codecs.reload", "codec": name}), Look::Line),
+        Codec::Canary { name, share, version } => {
+            let request = json!({"do": "codecs.canary", "codec": name, "share": share, "version": version});
+            (request, Look::Line)
+        }
+        Codec::Promote { name } => (json!({"do": "codecs.promote", "codec": name}), Look::Line),
+        Codec::Rollback { name } => (json!({"do": "codecs.rollback", "codec": name}), Look::Line),
+    }
 }
 
 enum Failure {

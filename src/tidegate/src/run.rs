@@ -32,6 +32,7 @@ pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> 
     let setup = settings.setup.clone();
     let gates = settings.gates.iter().map(copy).collect();
     let running = Mutex::new(settings);
+    let brought = library.clone();
     let reload = Box::new(move |house: &House| {
         let mut mistakes = Vec::new();
         let new = settings::read(&config, data.as_deref(), &library, &mut mistakes);
@@ -46,7 +47,7 @@ pub(crate) fn run(config: PathBuf, data: Option<PathBuf>) -> Result<(), String> 
             }
         }
     });
-    runtime::run(Plan { setup, router, auth, gates, reload }).map_err(|e| e.to_string())
+    runtime::run(Plan { setup, router, auth, library: brought, gates, reload }).map_err(|e| e.to_string())
 }
 
 fn copy(gate: &runtime::Gate) -> runtime::Gate {

@@ -61,6 +61,7 @@ pub(crate) fn decode(root: Value, library: &Arc<Library>, mistakes: &mut Vec<Mis
         s.finish();
         options
     };
+    library.expect(runtime::keeper::names(&setup.codecs.folder));
     let mut gates = Vec::new();
     for kind in gateways::ALL {
         let mut s = section.section(kind.name);

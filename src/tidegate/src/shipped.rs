@@ -123,6 +123,7 @@ fn every_key_that_is_known_is_shown() {
         "admin",
         "drivers",
         "limits",
+        "codecs",
         "auth",
         "auth.bans",
         "router",

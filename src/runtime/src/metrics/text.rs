@@ -57,7 +57,32 @@ pub fn render(snapshot: &Snapshot) -> String {
     if let Some(store) = &s.store {
         store_figures(&mut t, store);
     }
+    script_figures(&mut t, s);
     t.0
+}
+
+fn script_figures(t: &mut Text, s: &Snapshot) {
+    let [starts, kills, deaths] = s.workers;
+    t.one("script_worker_starts_total", "counter", "Processes started to run scripts.", starts);
+    t.one("script_worker_kills_total", "counter", "Those killed, since a call was late.", kills);
+    t.one("script_worker_deaths_total", "counter", "Those that died by themselves.", deaths);
+    if s.scripts.is_empty() {
+        return;
+    }
+    t.head("script_calls_total", "counter", "Calls of scripts that have ended.");
+    for script in &s.scripts {
+        t.line("script_calls_total", &[("codec", &script.name)], script.calls);
+    }
+    t.head("script_failures_total", "counter", "Those of them that failed.");
+    for script in &s.scripts {
+        for (reason, n) in &script.failures {
+            t.line("script_failures_total", &[("codec", &script.name), ("reason", reason)], n);
+        }
+    }
+    t.head("script_micros_total", "counter", "Time that workers were busy with them, in microseconds.");
+    for script in &s.scripts {
+        t.line("script_micros_total", &[("codec", &script.name)], script.busy.as_micros());
+    }
 }
 
 fn store_figures(t: &mut Text, store: &StoreState) {
@@ -126,6 +151,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::scripts::ScriptFigures;
 
     fn text() -> String {
         render(&Snapshot {
@@ -136,6 +162,12 @@ mod tests {
             connected: 7,
             disconnected: 1,
             store: Some(StoreState::default()),
+            scripts: vec![ScriptFigures {
+                name: "meter".into(),
+                calls: 3,
+                failures: vec![("limit", 1)],
+                busy: std::time::Duration::from_millis(1500),
+            }],
             ..Snapshot::default()
         })
     }

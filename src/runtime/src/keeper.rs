@@ -1,0 +1,374 @@
+//! The codecs that an operator brings: found in a folder, tried, put into the library, replaced when their files change.
+//!
+//! A changed file is read when it has not changed for one look. Its source is loaded and its examples are played in a
+//! process of their own; when all is well it is a new version, for all devices or for a share of them first
+//! (`canary`), and in use with the next frame. If not, everything stays as it was and the error is kept for the operator.
+//!
+//! A file that is removed leaves its codec in use until the next start. Versions are kept below the data folder
+//! ([`disk`]): a restart goes on with the version that was in use, even when a newer one was rolled back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use codecs::library::{Canary, Shelf, Version};
+use codecs::{Found, Library};
+use gateway::ProgramId;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::clock::Clock;
+use crate::config::CodecsSetup;
+use crate::scripts::{Program, Scripts};
+
+mod check;
+mod disk;
+mod folder;
+mod show;
+
+use disk::{Disk, Kept, State};
+use folder::Files;
+
+pub use folder::names;
+
+/// See the module.
+pub struct Keeper {
+    setup: CodecsSetup,
+    library: Arc<Library>,
+    scripts: Arc<Scripts>,
+    clock: Clock,
+    disk: Disk,
+    /// One change at a time.
+    codecs: Mutex<BTreeMap<Box<str>, Codec>>,
+}
+
+/// What is known of a codec beside what the library knows.
+#[derive(Default)]
+struct Codec {
+    state: State,
+    /// How its files looked at the last look, and whether they were read since.
+    stamp: Option<Files>,
+    is_read: bool,
+}
+
+/// What came of reading a codec's files.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    /// They are as they were.
+    Same,
+    /// This version is used now, by all.
+    Current(u32),
+    /// This version is tried by so many of a hundred devices.
+    Canary(u32, u8),
+}
+
+impl Keeper {
+    /// Brings back what was in use, and reads what is new in the folder.
+    pub fn open(
+        setup: CodecsSetup,
+        data: &Path,
+        library: Arc<Library>,
+        scripts: Arc<Scripts>,
+        clock: Clock,
+    ) -> Keeper {
+        let disk = Disk::new(data);
+        let keeper = Keeper { setup, library, scripts, clock, disk, codecs: Mutex::default() };
+        for (name, files) in keeper.list() {
+            let mut codecs = keeper.codecs.lock();
+            let codec = codecs.entry(name.clone()).or_default();
+            if let Err(error) = keeper.restore(&name, codec) {
+                tracing::error!(codec = %name, error, "what was kept of a codec is not used");
+            }
+            // What is wrong has been told.
+            let _ = keeper.read_and_tell(&name, codec, &files);
+        }
+        keeper
+    }
+
+    /// Looks at the folder; reads what has changed and then rested for one look.
+    pub fn look(&self) {
+        for (name, files) in self.list() {
+            let mut codecs = self.codecs.lock();
+            let codec = codecs.entry(name.clone()).or_default();
+            if codec.stamp.as_ref() != Some(&files) {
+                codec.stamp = Some(files);
+                codec.is_read = false;
+            } else if !codec.is_read {
+                // What is wrong has been told.
+                let _ = self.read_and_tell(&name, codec, &files);
+            }
+        }
+    }
+
+    /// Reads one codec's files now, or all of them; a line about each.
+    pub fn reload(&self, only: Option<&str>) -> Result<Vec<String>, String> {
+        let mut found = self.list();
+        if let Some(name) = only {
+            found.retain(|n, _| **n == *name);
+            if found.is_empty() {
+                return Err(format!(
+                    "there is no {name}.js and no {name}.wasm in {}",
+                    self.setup.folder.display()
+                ));
+            }
+        }
+        let (mut lines, mut errors) = (Vec::new(), Vec::new());
+        for (name, files) in found {
+            let mut codecs = self.codecs.lock();
+            let codec = codecs.entry(name.clone()).or_default();
+            match self.read_and_tell(&name, codec, &files) {
+                Ok(Read::Same) => lines.push(format!("{name}: unchanged, {}", self.in_use(&name))),
+                Ok(_) => lines.push(format!("{name}: {}", self.in_use(&name))),
+                Err(error) => errors.push(format!("{name}: {error}")),
+            }
+        }
+        if errors.is_empty() { Ok(lines) } else { Err(errors.join("\n")) }
+    }
+
+    /// From now on new versions are tried by so many of a hundred devices first; zero is by none. With a version, or while
+    /// one is tried, that one is.
+    pub fn canary(&self, name: &str, share: u8, version: Option<u32>) -> Result<String, String> {
+        self.change(name, |shelf, state| {
+            state.share = Some(share);
+            let tried = version.or(shelf.canary.map(|c| c.version));
+            match tried {
+                Some(number) if shelf.current == Some(number) => {
+                    Err(format!("version {number} is what all devices use"))
+                }
+                Some(_) if share == 0 => {
+                    shelf.canary = None;
+                    Ok(())
+                }
+                Some(number) if !shelf.choose(number, Some(share)) => {
+                    Err(format!("version {number} is not kept"))
+                }
+                _ => Ok(()),
+            }
+        })?;
+        let next = match share {
+            0 => "a new version is for all devices at once".to_owned(),
+            _ => format!("a new version is tried by {share} of 100 devices first"),
+        };
+        Ok(format!("{name}: {}; {next}", self.in_use(name)))
+    }
+
+    /// What some devices try is for all from now on.
+    pub fn promote(&self, name: &str) -> Result<String, String> {
+        self.change(name, |shelf, _| shelf.promote().ok_or_else(|| "no version is being tried".to_owned()))?;
+        Ok(format!("{name}: {}", self.in_use(name)))
+    }
+
+    /// One step back.
+    pub fn roll_back(&self, name: &str) -> Result<String, String> {
+        self.change(name, |shelf, _| {
+            shelf.roll_back().ok_or_else(|| "there is no version before this one".to_owned())
+        })?;
+        Ok(format!("{name}: {}", self.in_use(name)))
+    }
+
+    fn list(&self) -> BTreeMap<Box<str>, Files> {
+        let found = folder::list(&self.setup.folder).unwrap_or_else(|error| {
+            tracing::error!(folder = %self.setup.folder.display(), %error, "cannot look for codecs");
+            BTreeMap::new()
+        });
+        self.library.expect(found.keys().cloned());
+        found
+    }
+
+    fn in_use(&self, name: &str) -> String {
+        let shelf = self.library.shelf(name).unwrap_or_default();
+        match (shelf.current, shelf.canary) {
+            (None, _) => "no version".to_owned(),
+            (Some(current), None) => format!("version {current} is used"),
+            (Some(current), Some(Canary { version, share })) => {
+                format!("version {current} is used, version {version} by {share} of 100 devices")
+            }
+        }
+    }
+
+    fn read_and_tell(&self, name: &str, codec: &mut Codec, files: &Files) -> Result<Read, String> {
+        let result = self.read(name, codec, files);
+        codec.stamp = Some(files.clone());
+        codec.is_read = true;
+        match &result {
+            Ok(Read::Same) => {}
+            Ok(Read::Current(version)) => {
+                tracing::info!(codec = name, version, "a codec is used by all devices")
+            }
+            Ok(Read::Canary(version, share)) => {
+                tracing::info!(codec = name, version, share, "a codec is tried by some devices");
+            }
+            Err(error) => {
+                let in_use = self.in_use(name);
+                tracing::error!(codec = name, error, in_use, "a changed codec is not taken");
+            }
+        }
+        result
+    }
+
+    fn read(&self, name: &str, codec: &mut Codec, files: &Files) -> Result<Read, String> {
+        if codecs::find(name).is_some() {
+            return Err("a codec of this name is built in".to_owned());
+        }
+        if let Some(rival) = &files.rival {
+            let (one, other) = (files.source.display(), rival.display());
+            return Err(format!("{one} and {other}: one of them has to go"));
+        }
+        let contents = files.read()?;
+        let hash = hash(&[&contents.source]);
+        let seen = self::hash(&[&contents.source, contents.examples.as_deref().unwrap_or_default()]);
+        if codec.state.seen == seen {
+            return codec.state.error.clone().map_or(Ok(Read::Same), Err);
+        }
+        let checked = check::check(name, files, &contents, self.setup.limits());
+        codec.state.seen = seen;
+        codec.state.error = checked.as_ref().err().cloned();
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.disk.save(name, &codec.state)?;
+                return Err(error);
+            }
+        };
+        let share = codec.state.share.unwrap_or(self.setup.canary);
+        let share = (share > 0).then_some(share);
+        let shelf = self.library.shelf(name).unwrap_or_default();
+        if let Some(kept) = shelf.by_hash(&hash).map(|v| v.number) {
+            if !shelf.is_used(kept) {
+                self.store(name, codec, |shelf, _| {
+                    shelf.choose(kept, share);
+                    Ok::<_, String>(())
+                })?;
+            } else {
+                self.disk.save(name, &codec.state)?;
+                return Ok(Read::Same);
+            }
+        } else {
+            let from = files.source.display().to_string();
+            let loaded_ms = self.clock.now().wall_ms;
+            let number = shelf.last + 1;
+            let kept =
+                Kept { number, kind: checked.kind(), hash: hash.clone(), loaded_ms, from: from.clone() };
+            self.disk.keep(name, &kept, &contents.source)?;
+            let found = self.found(name, number, checked, contents.source);
+            let version = Version { number, hash: hash.into(), loaded_ms, from: from.into(), found };
+            self.store(name, codec, |shelf, state| {
+                state.versions.push(kept);
+                Ok::<_, String>(shelf.add(version, share))
+            })?;
+        }
+        let shelf = self.library.shelf(name).unwrap_or_default();
+        Ok(match shelf.canary {
+            Some(Canary { version, share }) => Read::Canary(version, share),
+            None => Read::Current(shelf.current.unwrap_or_default()),
+        })
+    }
+
+    /// What a gateway finds under the version's number.
+    fn found(&self, name: &str, version: u32, checked: check::Checked, source: Vec<u8>) -> Found {
+        checked
+            .found(|| self.scripts.bring(Program { name: name.into(), version, source: Bytes::from(source) }))
+    }
+
+    /// Puts back what the disk has.
+    fn restore(&self, name: &str, codec: &mut Codec) -> Result<(), String> {
+        let state = self.disk.state(name)?;
+        let mut shelf = Shelf {
+            last: state.last,
+            current: state.current,
+            canary: state.canary.map(|(version, share)| Canary { version, share }),
+            before: state.before.clone(),
+            versions: Vec::new(),
+        };
+        for kept in &state.versions {
+            let source = self.disk.source(name, kept)?;
+            let checked = check::again(kept.kind, &source)?;
+            let found = self.found(name, kept.number, checked, source);
+            let (hash, from) = (kept.hash.as_str().into(), kept.from.as_str().into());
+            shelf.versions.push(Version {
+                number: kept.number,
+                hash,
+                loaded_ms: kept.loaded_ms,
+                from,
+                found,
+            });
+        }
+        let has = |number: u32| state.versions.iter().any(|v| v.number == number);
+        if !state.current.is_none_or(has) || !state.canary.is_none_or(|(v, _)| has(v)) {
+            return Err("the version that was in use is not there".to_owned());
+        }
+        codec.state = state;
+        if shelf.current.is_some() {
+            self.put(name, &shelf);
+            self.tell_scripts(name);
+        }
+        Ok(())
+    }
+
+    /// Changes a codec that there is.
+    fn change<T>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Shelf, &mut State) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut codecs = self.codecs.lock();
+        let codec = codecs.get_mut(name).filter(|c| c.state.current.is_some());
+        let codec = codec.ok_or_else(|| format!("no codec `{name}` has been brought"))?;
+        self.store(name, codec, change)
+    }
+
+    /// Changes a codec in the library, when the change is on the disk.
+    fn store<T>(
+        &self,
+        name: &str,
+        codec: &mut Codec,
+        change: impl FnOnce(&mut Shelf, &mut State) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let before = self.library.shelf(name).unwrap_or_default();
+        let (mut after, mut state) = (before.clone(), codec.state.clone());
+        let result = change(&mut after, &mut state)?;
+        state.last = after.last;
+        state.current = after.current;
+        state.canary = after.canary.map(|c| (c.version, c.share));
+        state.before = after.before.clone();
+        state.versions.retain(|kept| after.version(kept.number).is_some());
+        self.disk.save(name, &state)?;
+        codec.state = state;
+        self.put(name, &after);
+        for gone in before.versions.iter().filter(|v| after.version(v.number).is_none()) {
+            if let Found::Script(id, _) = gone.found {
+                self.scripts.forget(ProgramId(id));
+            }
+        }
+        self.tell_scripts(name);
+        Ok(result)
+    }
+
+    fn put(&self, name: &str, shelf: &Shelf) {
+        // What is put as a whole is always taken.
+        let _: Result<(), String> = self.library.change(name, |s| {
+            *s = shelf.clone();
+            Ok(())
+        });
+    }
+
+    /// Workers need not keep versions that nobody uses.
+    fn tell_scripts(&self, name: &str) {
+        let shelf = self.library.shelf(name).unwrap_or_default();
+        for version in &shelf.versions {
+            if let Found::Script(id, _) = version.found {
+                self.scripts.want(ProgramId(id), shelf.is_used(version.number));
+            }
+        }
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    codecs::hex::encode(&hasher.finalize())
+}

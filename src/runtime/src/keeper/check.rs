@@ -1,0 +1,91 @@
+//! Whether a codec can be used: it is loaded, and its examples are played.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use codecs::examples::Examples;
+use codecs::wasm::Module;
+use codecs::{Build, Found, Options, Shape};
+use gateway::ProgramId;
+use scripts::pipe::{Limits, Request, Response};
+
+use super::disk::Kind;
+use super::folder::{Contents, Files};
+use crate::scripts::once::Worker;
+
+/// Time beyond a script's own for a worker that is new.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A codec that can be used.
+pub(super) enum Checked {
+    Script(Shape),
+    Inline(Arc<dyn Build>),
+}
+
+impl Checked {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Checked::Script(Shape::Payload) => Kind::Payload,
+            Checked::Script(Shape::Stream) => Kind::Stream,
+            Checked::Inline(_) => Kind::Wasm,
+        }
+    }
+
+    /// How gateways find it; `bring` makes a script known to the workers.
+    pub(super) fn found(self, bring: impl FnOnce() -> ProgramId) -> Found {
+        match self {
+            Checked::Script(shape) => Found::Script(bring().0, shape),
+            Checked::Inline(build) => Found::Inline(build),
+        }
+    }
+}
+
+/// Loads new files and plays their examples. The error is for who wrote them.
+pub(super) fn check(
+    name: &str,
+    files: &Files,
+    contents: &Contents,
+    limits: Limits,
+) -> Result<Checked, String> {
+    let (source, examples) = (&contents.source[..], contents.examples.as_deref());
+    if files.source.extension().is_some_and(|e| e == "wasm") {
+        let module = module(source)?;
+        if let Some(examples) = examples {
+            let mistakes = Examples::from_yaml(text(examples)?)?.check(&*module, &Options::default());
+            if !mistakes.is_empty() {
+                return Err(mistakes.join("\n"));
+            }
+        }
+        return Ok(Checked::Inline(module));
+    }
+    let mut worker = Worker::start()?;
+    worker.ask(&Request::Load {
+        program: ProgramId(0),
+        name: name.to_owned(),
+        source: Bytes::copy_from_slice(source),
+        limits,
+    })?;
+    match worker.next(limits.time + GRACE)? {
+        Response::Loaded { shape, .. } => Ok(Checked::Script(shape)),
+        Response::Refused { why, .. } => Err(why),
+        other => Err(format!("a worker answered with {other:?}")),
+    }
+}
+
+/// What was found good before.
+pub(super) fn again(kind: Kind, source: &[u8]) -> Result<Checked, String> {
+    match kind {
+        Kind::Payload => Ok(Checked::Script(Shape::Payload)),
+        Kind::Stream => Ok(Checked::Script(Shape::Stream)),
+        Kind::Wasm => Ok(Checked::Inline(module(source)?)),
+    }
+}
+
+fn module(source: &[u8]) -> Result<Arc<dyn Build>, String> {
+    Ok(Arc::new(Module::load(source, codecs::wasm::Limits::default())?))
+}
+
+fn text(yaml: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(yaml).map_err(|e| format!("its examples are no text: {e}"))
+}

@@ -1,0 +1,106 @@
+//! The folder where an operator puts codecs: `NAME.js` or `NAME.wasm`, and beside it their examples, `NAME.yaml` or
+//! `NAME-codec.yaml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Largest file in bytes.
+const MOST: u64 = 4 << 20;
+/// Longest name; it is a file's name, a label of metrics and a word in the configuration.
+const LONGEST: usize = 64;
+const EXAMPLES: [&str; 2] = [".yaml", "-codec.yaml"];
+
+/// A codec's files as they look from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Files {
+    /// The codec.
+    pub(super) source: PathBuf,
+    /// Its examples, if there are any.
+    pub(super) examples: Option<PathBuf>,
+    /// Another file of the same name and the other kind: nobody can tell which is meant.
+    pub(super) rival: Option<PathBuf>,
+    /// What changes when one of them is written: time, size and number of each.
+    pub(super) stamp: Vec<(i64, i64, u64, u64)>,
+}
+
+/// A codec's files as they are.
+pub(super) struct Contents {
+    pub(super) source: Vec<u8>,
+    pub(super) examples: Option<Vec<u8>>,
+}
+
+/// Names of codecs in the folder; none where it is not there.
+pub fn names(folder: &Path) -> Vec<Box<str>> {
+    list(folder).unwrap_or_default().into_keys().collect()
+}
+
+/// The codecs in the folder. That there is no such folder is nothing wrong.
+pub(super) fn list(folder: &Path) -> io::Result<BTreeMap<Box<str>, Files>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other?,
+    };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in entries {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    let mut found: BTreeMap<Box<str>, Files> = BTreeMap::new();
+    for path in &paths {
+        let extension = path.extension().and_then(|e| e.to_str());
+        let stem = path.file_stem().and_then(|s| s.to_str()).filter(|s| is_name(s));
+        let (Some("js" | "wasm"), Some(name)) = (extension, stem) else { continue };
+        if let Some(other) = found.get_mut(name) {
+            other.rival = Some(path.clone());
+            continue;
+        }
+        let examples = EXAMPLES.iter().map(|e| path.with_file_name(format!("{name}{e}")));
+        let examples = examples.into_iter().find(|e| paths.contains(e));
+        let stamp = [Some(path), examples.as_ref()].into_iter().flatten().filter_map(|p| stamp(p)).collect();
+        found.insert(name.into(), Files { source: path.clone(), examples, rival: None, stamp });
+    }
+    Ok(found)
+}
+
+impl Files {
+    /// Reads them. An error for files that change meanwhile, or are too large.
+    pub(super) fn read(&self) -> Result<Contents, String> {
+        let contents = Contents {
+            source: read(&self.source)?,
+            examples: self.examples.as_deref().map(read).transpose()?,
+        };
+        let now: Vec<_> = [Some(&self.source), self.examples.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|p| stamp(p))
+            .collect();
+        if now == self.stamp {
+            Ok(contents)
+        } else {
+            Err(format!("{} is being written", self.source.display()))
+        }
+    }
+}
+
+/// Whether a codec can have this name.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_plain)
+}
+
+fn stamp(path: &Path) -> Option<(i64, i64, u64, u64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |e: io::Error| format!("cannot read {}: {e}", path.display());
+    let size = fs::metadata(path).map_err(cannot)?.len();
+    if size > MOST {
+        return Err(format!("{} has {size} bytes; {MOST} are allowed", path.display()));
+    }
+    fs::read(path).map_err(cannot)
+}
