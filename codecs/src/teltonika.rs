@@ -8,7 +8,8 @@
 //! UDP   length, packet id, 01, AVL packet id, IMEI, data                      answered with the ids and the count
 //! ```
 //!
-//! The device forgets its records only when they are counted in the answer, and sends them again if not.
+//! The device forgets its records only when they are counted in the answer, and sends them again if not. Records that are
+//! refused are not answered: a count of zero looks like the beginning of a command, and would have them sent again at once.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Deserialize;
@@ -47,8 +48,8 @@ const KEY: u64 = 0;
 
 struct Teltonika {
     max_frame: usize,
-    /// Whether the device has been told something: what it says then is the answer.
-    awaits: bool,
+    /// How many commands the device has not answered: what it says then is the answer.
+    awaited: u32,
     /// Whether it came with UDP, which has no form for commands.
     is_channel: bool,
 }
@@ -86,7 +87,7 @@ impl Codec for Teltonika {
         data.extend(command.bytes);
         data.put_u8(1);
         wrap(&data, into);
-        self.awaits = true;
+        self.awaited = self.awaited.saturating_add(1);
         Ok(Expect::Reply(KEY))
     }
 
@@ -98,7 +99,7 @@ impl Codec for Teltonika {
 impl Teltonika {
     fn new(options: &Options) -> Teltonika {
         let max_frame = if options.max_frame == 0 { MAX_FRAME } else { options.max_frame };
-        Teltonika { max_frame, awaits: false, is_channel: false }
+        Teltonika { max_frame, awaited: 0, is_channel: false }
     }
 
     /// An AVL packet or a message over TCP.
@@ -129,7 +130,7 @@ impl Teltonika {
                 let records = avl::decode(&mut Reader::new(&data, HEAD))?;
                 let count = u32::from(records.count);
                 let answer = Bytes::copy_from_slice(&count.to_be_bytes());
-                Ok(Some(Frame { up: records.up, answer, refusal: Bytes::from_static(&[0; 4]) }))
+                Ok(Some(Frame { up: records.up, answer, refusal: Bytes::new() }))
             }
         }
     }
@@ -164,16 +165,16 @@ impl Teltonika {
         if cx.device != Some(&*device) {
             up.insert(0, Up::Login(Login { device, username: None, credential: Credential::None }));
         }
-        let answer = |count: u8| Bytes::copy_from_slice(&[0, 5, packet[0], packet[1], 1, avl_packet, count]);
-        Ok(Some(Frame { up, answer: answer(records.count), refusal: answer(0) }))
+        let answer = Bytes::copy_from_slice(&[0, 5, packet[0], packet[1], 1, avl_packet, records.count]);
+        Ok(Some(Frame { up, answer, refusal: Bytes::new() }))
     }
 
     /// Codec 12, 13 or 14: what the device answers to a command, or what something that is wired to it says.
     fn messages(&mut self, data: &[u8]) -> Result<Frame, Fault> {
         let mut up = Vec::new();
         for message in Message::decode(&mut Reader::new(data, HEAD))? {
-            if self.awaits && message.is_reply() {
-                self.awaits = false;
+            if self.awaited > 0 && message.is_reply() {
+                self.awaited -= 1;
                 up.push(message.reply(KEY));
             } else {
                 up.push(message.data());
