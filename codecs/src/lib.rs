@@ -15,6 +15,7 @@ pub mod framing;
 mod gt06;
 pub mod hex;
 mod json_lines;
+mod jt808;
 pub mod library;
 mod lines;
 mod raw;
@@ -149,7 +150,7 @@ pub struct Sample {
     pub hex: &'static str,
     /// The [`Up`] values in their JSON form, in order.
     pub up: &'static [&'static str],
-    /// The answer in hexadecimal.
+    /// The answer in hexadecimal, where [`Context::token`] is `token`.
     pub answer: &'static str,
 }
 
@@ -170,6 +171,7 @@ pub const CODECS: &[Def] = &[
     emqx_tcp::DEF,
     gt06::DEF,
     json_lines::DEF,
+    jt808::DEF,
     lines::DEF,
     raw::DEF,
     teltonika::DEF,
