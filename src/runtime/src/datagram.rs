@@ -342,7 +342,7 @@ impl Datagrams {
             }
             for (to, bytes) in std::mem::take(&mut self.table.announced) {
                 if self.secure.is_none() {
-                    self.transmit(&[Datagram { to, from: None, bytes: &bytes }]);
+                    self.announce(to, &bytes);
                 }
             }
             for (id, address) in std::mem::take(&mut self.table.reached) {
@@ -470,6 +470,20 @@ impl Datagrams {
         (self.out, self.sealed) = (out, sealed);
         self.out.wire.clear();
         self.out.frames.clear();
+    }
+
+    /// Sends to an address that is no peer's, which may be that of a whole network. Peers have none such.
+    fn announce(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let socket = self.socket.get_ref();
+        let sent = socket.set_broadcast(true).and_then(|()| socket.send_to(bytes, to));
+        match sent.and_then(|n| socket.set_broadcast(false).map(|()| n)) {
+            Ok(n) => self.desk.tally.bytes_out(n),
+            Err(error) => {
+                let listener = &self.table.port.facts.name;
+                tracing::warn!(%error, address = %to, %listener, "cannot announce this gateway");
+                self.desk.house.metrics.dropped(Drop::SendBufferFull);
+            }
+        }
     }
 
     fn transmit(&mut self, batch: &[Datagram<'_>]) {
