@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use codecs::hex;
 
 use crate::Turn;
 
@@ -27,6 +28,8 @@ struct Waiting {
     verdict: Verdict,
     answer: Bytes,
     refusal: Bytes,
+    /// The answer is not to be shown.
+    is_secret: bool,
 }
 
 /// What has come of a frame.
@@ -42,9 +45,10 @@ pub(crate) enum Verdict {
 
 impl Answers {
     /// A frame begins.
-    pub(crate) fn begin(&mut self, answer: Bytes, refusal: Bytes) -> Seq {
+    pub(crate) fn begin(&mut self, answer: Bytes, refusal: Bytes, is_secret: bool) -> Seq {
         let seq = self.first.wrapping_add(self.waiting.len() as u32);
-        let frame = Waiting { asked: 0, is_read: false, verdict: Verdict::Accepted, answer, refusal };
+        let frame =
+            Waiting { asked: 0, is_read: false, verdict: Verdict::Accepted, answer, refusal, is_secret };
         self.waiting.push_back(frame);
         seq
     }
@@ -91,7 +95,10 @@ impl Answers {
                 Verdict::Refused => ("refusal", frame.refusal),
                 Verdict::Unsure => continue,
             };
-            t.send(what, &bytes);
+            t.send(&bytes, || match frame.is_secret {
+                true => format!("{what} of {} bytes", bytes.len()),
+                false => format!("{what} {}", hex::encode(&bytes)),
+            });
         }
     }
 

@@ -150,18 +150,22 @@ impl Conversation {
             return t.out.act(Action::Drop(t.peer, Drop::SlowPeer));
         }
         let command = Command { kind: kind.into(), message: d.message.clone(), delivery: d.id };
-        match &mut self.language.kind {
-            Kind::Script(..) => self.commands.waiting.push_back(command),
-            Kind::Missing => self.fail(t, &command, "there is no codec"),
-            Kind::Inline(codec, _) => {
-                let mut bytes = Vec::new();
-                let cx =
-                    Context { wall_ms: t.now.wall_ms, device: Some(&device.login.device), token: t.token() };
-                let down = Down { kind: &command.kind, value: command.message.payload() };
-                match codec.encode(&cx, &down, &mut bytes) {
-                    Ok(expect) => self.say(t, command, bytes, expect),
-                    Err(fault) => self.fail(t, &command, &fault.why),
-                }
+        self.commands.waiting.push_back(command);
+        self.say_waiting(t);
+    }
+
+    /// Encodes what waits, if that is done here.
+    pub(crate) fn say_waiting(&mut self, t: &mut Turn<'_>) {
+        while let Kind::Inline(codec, _) = &mut self.language.kind
+            && let Some(device) = self.device.as_deref()
+            && let Some(command) = self.commands.waiting.pop_front()
+        {
+            let mut bytes = Vec::new();
+            let cx = Context { wall_ms: t.now.wall_ms, device: Some(&device.login.device), token: t.token() };
+            let down = Down { kind: &command.kind, value: command.message.payload() };
+            match codec.encode(&cx, &down, &mut bytes) {
+                Ok(expect) => self.say(t, command, bytes, expect),
+                Err(fault) => self.fail(t, &command, &fault.why),
             }
         }
     }
@@ -197,7 +201,7 @@ impl Conversation {
 
     fn say(&mut self, t: &mut Turn<'_>, command: Command, bytes: Vec<u8>, expect: Expect) {
         let Expect::Reply(key) = expect else {
-            t.send(&format!("command {}", command.kind), &bytes);
+            t.send(&bytes, || format!("command {} {}", command.kind, hex::encode(&bytes)));
             if command.id().is_some() || command.correlation().is_some() {
                 self.tell(t, Some(&command), true, None, None, None);
             }
@@ -212,7 +216,7 @@ impl Conversation {
     }
 
     fn transmit(&mut self, t: &mut Turn<'_>, mut sent: Sent) {
-        t.send(&format!("command {}", sent.command.kind), &sent.bytes);
+        t.send(&sent.bytes, || format!("command {} {}", sent.command.kind, hex::encode(&sent.bytes)));
         sent.due = t.now.instant + t.config().command_timeout;
         self.commands.sent.push(sent);
     }

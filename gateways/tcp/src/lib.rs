@@ -107,12 +107,12 @@ impl<'a> Turn<'a> {
     }
 
     /// The one place where bytes leave.
-    pub(crate) fn send(&mut self, what: &str, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8], line: impl FnOnce() -> String) {
         if bytes.is_empty() {
             return;
         }
         self.out.send(self.peer).extend_from_slice(bytes);
-        self.out.trace(self.peer, Direction::Out, || format!("{what} {}", hex::encode(bytes)));
+        self.out.trace(self.peer, Direction::Out, line);
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use bytes::Bytes;
-use codecs::{Credential, Login, Up};
+use codecs::{Credential, Frame, Login, Up};
 use gateway::{Action, Answer, Close, Connect, Drop, Filter, Refusal, Subscribe, TOKEN};
 use sha2::{Digest, Sha256};
 
@@ -54,6 +54,12 @@ pub(crate) fn verdict(why: Refusal) -> Verdict {
     }
 }
 
+/// Whether a frame says what a device proves itself with: nobody is shown that.
+pub(crate) fn is_secret(frame: &Frame) -> bool {
+    let is_secret = |up: &Up| matches!(up, Up::Login(login) if login.credential != Credential::None);
+    frame.up.iter().any(is_secret)
+}
+
 /// A device that is known without having said who it is.
 pub(crate) fn unsaid(device: Box<str>) -> Login {
     Login { device, username: None, credential: Credential::None }
@@ -63,7 +69,8 @@ impl Conversation {
     /// The device says who it is, in this frame. True if that is answered later.
     pub(crate) fn log_in(&mut self, t: &mut Turn<'_>, mut login: Login, seq: Seq) -> bool {
         if let Some(name) = t.config().device.known(&self.facts) {
-            login.device = name;
+            let said = std::mem::replace(&mut login.device, name);
+            login.username.get_or_insert(said);
         }
         let is_known = |d: &Device| {
             let is_same = d.login.username == login.username && d.login.credential == login.credential;
@@ -189,10 +196,8 @@ impl Conversation {
     fn begin_session(&mut self, t: &mut Turn<'_>) {
         let Some(opening) = self.opening.take() else { return };
         let Opening { login, seq, .. } = *opening;
-        if self.name() != Some(&*login.device) {
-            // They come again to whom they are for.
-            self.commands.clear();
-        }
+        // What was under way comes again with the session that it belongs to.
+        self.commands.clear();
         let down = t.config().topics.down.prefix(&login.device).into();
         self.device = Some(Box::new(Device { login, down }));
         (self.phase, self.seen, self.bad) = (Phase::Open, t.now.instant, 0);

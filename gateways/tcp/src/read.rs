@@ -7,6 +7,7 @@ use gateway::{Action, Close, Direction, Drop};
 use crate::Turn;
 use crate::conversation::Conversation;
 use crate::language::Kind;
+use crate::login::is_secret;
 
 /// Datagrams of a peer that may wait for what was asked before.
 const MOST_DATAGRAMS: usize = 64;
@@ -64,8 +65,14 @@ impl Conversation {
         self.language.refresh(t.config(), &t.site.library, device, self.is_datagram);
         match self.language.kind {
             Kind::Missing => Err(Close::NoCodec),
-            Kind::Inline(..) if self.is_cut() => self.next_of_datagram(t),
-            Kind::Inline(..) => self.next_of_stream(t, bytes),
+            Kind::Inline(..) => {
+                self.take_over_from_script(t);
+                match self.is_cut() {
+                    true => self.next_of_datagram(t),
+                    false if self.buffer.is_empty() => self.next_of_stream(t, bytes),
+                    false => self.next_of_buffer(t, bytes),
+                }
+            }
             Kind::Script(program, shape) => {
                 match shape {
                     Shape::Payload => self.take_payloads(t, bytes)?,
@@ -103,6 +110,7 @@ impl Conversation {
             let dots = if taken > SHOWN { "…" } else { "" };
             match &result {
                 Ok(None) => {}
+                Ok(Some(frame)) if is_secret(frame) => {}
                 Ok(Some(_)) => t.out.trace(t.peer, Direction::In, || format!("{shown}{dots}")),
                 Err(Fault { at, why, .. }) => {
                     t.out.trace(t.peer, Direction::In, || format!("bad at byte {at}: {why}: {shown}{dots}"));
@@ -123,6 +131,15 @@ impl Conversation {
             Err(Fault { costs: Costs::Frame, .. }) => self.reject(t, Drop::CodecFrame).map(|()| Next::Again),
             Err(Fault { costs: Costs::Stream, .. }) => Err(Close::Malformed),
         }
+    }
+
+    /// Of what a script has left, which was here before.
+    fn next_of_buffer(&mut self, t: &mut Turn<'_>, bytes: &mut BytesMut) -> Result<Next, Close> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.extend_from_slice(&bytes.split());
+        let result = self.next_of_stream(t, &mut buffer);
+        self.buffer = buffer;
+        result
     }
 
     fn next_of_datagram(&mut self, t: &mut Turn<'_>) -> Result<Next, Close> {

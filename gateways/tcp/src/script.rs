@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::Turn;
 use crate::conversation::Conversation;
 use crate::language::Kind;
+use crate::login::is_secret;
 use crate::naming::Naming;
 use crate::read::Next;
 use crate::ticket::{Asked, ticket};
@@ -138,6 +139,18 @@ impl Conversation {
         }
         self.buffer.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
         Ok(())
+    }
+
+    /// A codec that runs here has come in the script's place: it reads the stream on, and says what the script has not said.
+    pub(crate) fn take_over_from_script(&mut self, t: &mut Turn<'_>) {
+        self.refused = 0;
+        self.say_waiting(t);
+        if self.call.is_none() {
+            // They are no frames to it.
+            for _ in self.payloads.drain(..) {
+                t.out.act(Action::Drop(t.peer, Drop::ScriptFailed));
+            }
+        }
     }
 
     /// Calls the program if there is something for it, and nothing that it works on.
@@ -308,7 +321,8 @@ impl Conversation {
             taken = taken.max(at.saturating_add(skip.unwrap_or(rest).max(1)).min(self.buffer.len()));
             self.complain(t, Drop::ScriptFailed, &format!("at byte {at}: {why}"));
         }
-        if t.out.is_traced && taken > 0 {
+        let is_shown = !self.frames.iter().any(is_secret);
+        if t.out.is_traced && taken > 0 && is_shown {
             let shown = hex::encode(&self.buffer[..taken]);
             t.out.trace(t.peer, Direction::In, || shown);
         }

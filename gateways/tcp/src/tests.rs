@@ -4,6 +4,7 @@ mod datagrams;
 mod every_codec;
 mod framing;
 mod lifecycle;
+mod properties;
 mod scripts;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +14,7 @@ use super::*;
 use bytes::{Buf, Bytes};
 use codecs::{
     Build, Codec, Context, Credential, Data, Down, Expect, Fault, Found, Frame, Login, Options, Reply, Shape,
-    Up,
+    Up, hex,
 };
 use gateway::{
     CallFailure, Calls, Connected, Delivery, DeliveryId, Drop, Function, Listener, Message, Qos, Refusal,

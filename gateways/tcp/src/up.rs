@@ -8,7 +8,7 @@ use gateway::{Action, Answer, Close, Direction, Drop, Message, Publish};
 use crate::Turn;
 use crate::answers::{Seq, Verdict};
 use crate::conversation::{Conversation, Phase};
-use crate::login::{unsaid, verdict};
+use crate::login::{is_secret, unsaid, verdict};
 use crate::naming::Naming;
 use crate::read::Next;
 use crate::ticket::{Asked, ticket};
@@ -58,7 +58,8 @@ impl Conversation {
 
     fn begin(&mut self, t: &mut Turn<'_>, frame: Frame) {
         t.out.trace(t.peer, Direction::In, || describe(&frame));
-        let seq = self.answers.begin(frame.answer, frame.refusal);
+        let is_secret = is_secret(&frame);
+        let seq = self.answers.begin(frame.answer, frame.refusal, is_secret);
         self.current = Some((seq, frame.up.into()));
     }
 

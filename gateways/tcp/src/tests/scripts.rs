@@ -153,6 +153,20 @@ fn a_new_version_of_a_script_gets_the_half_frame() {
 }
 
 #[test]
+fn a_codec_that_runs_here_goes_on_where_a_script_was() {
+    let mut b = logged_in();
+    b.say("D t");
+    b.called(&[Ok(r#"{"consumed":0}"#)]);
+    b.command("say", "", 1);
+    b.library.put("stream", Found::Inline(Arc::new(Make("h"))));
+    assert_eq!(b.called(&[Err(CallFailure::Unknown)]), "say;");
+    assert_eq!(b.say(" 1\nH"), "+");
+    assert_eq!(b.say("\n"), "h");
+    assert_eq!(b.taken(), ["d1/up/t 1"]);
+    assert_eq!((&b.settled[..], b.drops.len()), (&[1][..], 0));
+}
+
+#[test]
 fn a_script_says_commands_one_after_the_other() {
     let mut b = logged_in();
     b.command("ask", r#"{"id":5}"#, 1);
