@@ -45,8 +45,16 @@ fn every_file_of_etc_is_understood() {
     assert_eq!(examples.lines().count(), 4);
     for entry in std::fs::read_dir(etc()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let known =
-            ["README.md", "acl.conf", "gateways", "passwd", "psk", "tidegate.service", "tidegate.toml"];
+        let known = [
+            "README.md",
+            "acl.conf",
+            "codecs",
+            "gateways",
+            "passwd",
+            "psk",
+            "tidegate.service",
+            "tidegate.toml",
+        ];
         assert!(known.contains(&name.as_str()), "{name} is checked by no test");
     }
 }
