@@ -16,6 +16,7 @@ use codecs::library::{Canary, Shelf, Version};
 use codecs::{Found, Library};
 use gateway::ProgramId;
 use parking_lot::Mutex;
+use scripts::pipe::Limits;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
@@ -39,9 +40,13 @@ pub struct Keeper {
     scripts: Arc<Scripts>,
     clock: Clock,
     disk: Disk,
+    check: Check,
     /// One change at a time.
     codecs: Mutex<BTreeMap<Box<str>, Codec>>,
 }
+
+/// See [`check::check`].
+type Check = fn(&str, &Files, &folder::Contents, Limits) -> Result<check::Checked, String>;
 
 /// What is known of a codec beside what the library knows.
 #[derive(Default)]
@@ -72,8 +77,19 @@ impl Keeper {
         scripts: Arc<Scripts>,
         clock: Clock,
     ) -> Keeper {
+        Keeper::open_with(setup, data, library, scripts, clock, check::check)
+    }
+
+    fn open_with(
+        setup: CodecsSetup,
+        data: &Path,
+        library: Arc<Library>,
+        scripts: Arc<Scripts>,
+        clock: Clock,
+        check: Check,
+    ) -> Keeper {
         let disk = Disk::new(data);
-        let keeper = Keeper { setup, library, scripts, clock, disk, codecs: Mutex::default() };
+        let keeper = Keeper { setup, library, scripts, clock, disk, check, codecs: Mutex::default() };
         for (name, files) in keeper.list() {
             let mut codecs = keeper.codecs.lock();
             let codec = codecs.entry(name.clone()).or_default();
@@ -221,7 +237,7 @@ impl Keeper {
         if codec.state.seen == seen {
             return codec.state.error.clone().map_or(Ok(Read::Same), Err);
         }
-        let checked = check::check(name, files, &contents, self.setup.limits());
+        let checked = (self.check)(name, files, &contents, self.setup.limits());
         codec.state.seen = seen;
         codec.state.error = checked.as_ref().err().cloned();
         let checked = match checked {
@@ -372,3 +388,6 @@ fn hash(parts: &[&[u8]]) -> String {
     }
     codecs::hex::encode(&hasher.finalize())
 }
+
+#[cfg(test)]
+mod tests;
