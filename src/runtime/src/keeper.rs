@@ -234,44 +234,53 @@ impl Keeper {
         let contents = files.read()?;
         let hash = hash(&[&contents.source]);
         let seen = self::hash(&[&contents.source, contents.examples.as_deref().unwrap_or_default()]);
-        if codec.state.seen == seen {
-            return codec.state.error.clone().map_or(Ok(Read::Same), Err);
+        if codec.state.seen == seen && codec.state.error.is_none() {
+            return Ok(Read::Same);
         }
         let checked = (self.check)(name, files, &contents, self.setup.limits());
-        codec.state.seen = seen;
         codec.state.error = checked.as_ref().err().cloned();
-        let checked = match checked {
-            Ok(checked) => checked,
-            Err(error) => {
-                self.disk.save(name, &codec.state)?;
-                return Err(error);
-            }
+        codec.state.seen = seen;
+        let taken = match checked {
+            Err(error) => self.disk.save(name, &codec.state).and(Err(error)),
+            Ok(checked) => self.take(name, codec, files, (contents.source, hash), checked),
         };
-        let share = codec.state.share.unwrap_or(self.setup.canary);
-        let share = (share > 0).then_some(share);
+        if taken.is_err() && codec.state.error.is_none() {
+            // It could not be kept; what can be read can be tried again.
+            codec.state.seen.clear();
+        }
+        taken
+    }
+
+    /// Uses what was found good.
+    fn take(
+        &self,
+        name: &str,
+        codec: &mut Codec,
+        files: &Files,
+        (source, hash): (Vec<u8>, String),
+        checked: check::Checked,
+    ) -> Result<Read, String> {
+        let share = Some(codec.state.share.unwrap_or(self.setup.canary)).filter(|s| *s > 0);
         let shelf = self.library.shelf(name).unwrap_or_default();
-        if let Some(kept) = shelf.by_hash(&hash).map(|v| v.number) {
-            if !shelf.is_used(kept) {
-                self.store(name, codec, |shelf, _| {
-                    shelf.choose(kept, share);
-                    Ok::<_, String>(())
-                })?;
-            } else {
-                self.disk.save(name, &codec.state)?;
-                return Ok(Read::Same);
+        if let Some(number) = shelf.by_hash(&hash).map(|v| v.number) {
+            if shelf.canary.map_or(shelf.current, |c| Some(c.version)) == Some(number) {
+                return self.disk.save(name, &codec.state).map(|()| Read::Same);
             }
+            self.store(name, codec, |shelf, _| {
+                shelf.choose(number, share);
+                Ok(())
+            })?;
         } else {
-            let from = files.source.display().to_string();
-            let loaded_ms = self.clock.now().wall_ms;
-            let number = shelf.last + 1;
-            let kept =
-                Kept { number, kind: checked.kind(), hash: hash.clone(), loaded_ms, from: from.clone() };
-            self.disk.keep(name, &kept, &contents.source)?;
-            let found = self.found(name, number, checked, contents.source);
+            let (number, kind) = (shelf.last + 1, checked.kind());
+            let (from, loaded_ms) = (files.source.display().to_string(), self.clock.now().wall_ms);
+            let kept = Kept { number, kind, hash: hash.clone(), loaded_ms, from: from.clone() };
+            self.disk.keep(name, &kept, &source)?;
+            let found = self.found(name, number, checked, source);
             let version = Version { number, hash: hash.into(), loaded_ms, from: from.into(), found };
             self.store(name, codec, |shelf, state| {
                 state.versions.push(kept);
-                Ok::<_, String>(shelf.add(version, share))
+                shelf.add(version, share);
+                Ok(())
             })?;
         }
         let shelf = self.library.shelf(name).unwrap_or_default();

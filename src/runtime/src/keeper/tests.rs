@@ -147,6 +147,9 @@ fn a_share_of_the_devices_tries_every_new_version_first_until_it_is_promoted() {
     assert!((60..140).contains(&trying), "{trying}");
     // A better one takes the place of what is being tried.
     assert_eq!(w.put("three"), Ok(vec!["x: version 1 is used, version 3 by 10 of 100 devices".to_owned()]));
+    // Who puts back what the others use wants no trial any more.
+    assert_eq!(w.put("one"), Ok(vec!["x: version 1 is used".to_owned()]));
+    w.put("three").unwrap();
     assert_eq!(w.keeper.promote("x"), Ok("x: version 3 is used".to_owned()));
     assert!(w.keeper.promote("x").is_err());
     w.put("four").unwrap();
