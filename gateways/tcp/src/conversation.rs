@@ -48,6 +48,8 @@ pub(crate) struct Conversation {
     pub(crate) scheduled: Instant,
     pub(crate) phase: Phase,
     pub(crate) opening: Option<Box<Opening>>,
+    /// What the current frame's answer issues.
+    pub(crate) issued: Option<Box<str>>,
     pub(crate) device: Option<Box<Device>>,
     pub(crate) language: Language,
     /// What came of a frame that ends with a pause.
@@ -86,6 +88,7 @@ impl Conversation {
             scheduled: Instant::NEVER,
             phase: Phase::Stranger,
             opening: None,
+            issued: None,
             device: None,
             language: Language::default(),
             gathered: BytesMut::new(),

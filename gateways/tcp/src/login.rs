@@ -74,7 +74,9 @@ impl Conversation {
         }
         let is_known = |d: &Device| {
             let is_same = d.login.username == login.username && d.login.credential == login.credential;
-            d.login.device == login.device && is_same && login.credential != Credential::Issue
+            let is_proven = is_same && login.credential != Credential::Issue;
+            // Who proves nothing this time is who it has proven to be.
+            d.login.device == login.device && (is_proven || login.credential == Credential::None)
         };
         if self.device.as_deref().is_some_and(is_known) {
             return false;
@@ -104,7 +106,7 @@ impl Conversation {
         }
         let mut issued = None;
         if login.credential == Credential::Issue {
-            let Some(token) = t.take_token() else {
+            let Some(token) = self.issued.take() else {
                 self.opening = Some(Box::new(Opening { login, seq, token: None }));
                 return self.refused(t, Refusal::ServerBusy);
             };

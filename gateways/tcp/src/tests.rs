@@ -147,7 +147,12 @@ fn bench_with(config: Config) -> Bench {
     library.put("words", Found::Inline(Arc::new(Make("h"))));
     library.put("payloads", Found::Script(1, Shape::Payload));
     library.put("stream", Found::Script(1, Shape::Stream));
-    let site = Site { config, library: library.clone(), random: Arc::new(|b| (b.fill(7), true).1) };
+    let last = std::sync::atomic::AtomicU8::new(6);
+    let next = move |b: &mut [u8]| {
+        b.fill(1 + last.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        true
+    };
+    let site = Site { config, library: library.clone(), random: Arc::new(next) };
     Bench {
         machine: Tcp::new(Arc::new(site)),
         library,

@@ -59,6 +59,11 @@ impl Conversation {
     fn begin(&mut self, t: &mut Turn<'_>, frame: Frame) {
         t.out.trace(t.peer, Direction::In, || describe(&frame));
         let is_secret = is_secret(&frame);
+        let asks = |up: &Up| matches!(up, Up::Login(login) if login.credential == Credential::Issue);
+        if frame.up.iter().any(asks) {
+            // The answer has it already: nobody else may get it.
+            self.issued = t.take_token();
+        }
         let seq = self.answers.begin(frame.answer, frame.refusal, is_secret);
         self.current = Some((seq, frame.up.into()));
     }

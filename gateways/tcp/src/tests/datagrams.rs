@@ -48,3 +48,18 @@ fn who_never_says_who_it_is_is_forgotten() {
     b.wait(570_000);
     assert_eq!(b.closed, [Close::Idle, Close::KeepAlive]);
 }
+
+#[test]
+fn no_two_devices_are_issued_the_same() {
+    let config = config();
+    let mut b = datagrams(config);
+    b.hand(A, b"L d1\n");
+    b.holds = true;
+    // The first one's answer waits for what it has said before.
+    b.hand(A, b"D t 1\nI d1\n");
+    b.hand(B, b"I d2\n");
+    let sent = b.release();
+    let tokens: Vec<&str> = sent.split('+').filter(|word| word.len() >= 16).map(|word| &word[..16]).collect();
+    assert_eq!(tokens.len(), 2, "{sent}");
+    assert_ne!(tokens[0], tokens[1]);
+}

@@ -69,8 +69,17 @@ fn garbage_ends_at_most_the_connection_and_is_counted() {
 #[test]
 fn a_command_of_every_codec_is_said() {
     for def in CODECS {
+        let logins = def.samples.iter().flat_map(|sample| sample.up);
+        let device = logins.filter_map(|up| match Up::from_json(up.as_bytes()) {
+            Ok(Up::Login(login)) => Some(login.device),
+            _ => None,
+        });
+        let device: &'static str = Box::leak({ device }.next().unwrap_or("d1".into()));
         for down in def.downs {
-            let mut b = known(def, Transport::Tcp);
+            let config = Config { codec: def.name.into(), device: Naming::Psk, ..Config::default() };
+            let mut b = bench_with(config);
+            (b.now, b.client_id) = (Now::from_micros(1_700_000_000_000_000), Some(device));
+            b.open(A);
             b.command(down.kind, down.value, 1);
             let said = hex::encode(&b.wire);
             let expected = hex::encode(&hex::decode(down.hex).unwrap());
