@@ -104,6 +104,28 @@ fn the_list_of_gateways_is_the_folder_of_gateways() {
 }
 
 #[test]
+fn the_list_of_codecs_is_the_folder_of_codecs_and_the_guide_has_all_of_them() {
+    let list = read(Path::new("codecs/src/lib.rs"));
+    let begin = list.find("pub const CODECS").unwrap();
+    let list = &list[begin..begin + list[begin..].find("];").unwrap()];
+    let guide = read(Path::new("codecs/README.md"));
+    let mut listed = list.matches("::DEF").count();
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("codecs/src")) {
+        let module = path.file_stem().unwrap().to_string_lossy();
+        let Some(def) = text.split_once("\npub(crate) const DEF: Def = Def {") else { continue };
+        assert!(list.contains(&format!("{module}::DEF")), "{} is not in CODECS", path.display());
+        listed -= 1;
+        let name = def.1.split_once("name: \"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+        let is_named_after = name.replace('-', "_") == module;
+        assert!(is_named_after, "{} has the codec {name}: name the one after the other", path.display());
+        let section = guide.split_once(&format!("\n### `{name}`\n")).map(|(_, rest)| rest);
+        let section = section.and_then(|rest| rest.split("\n#").next()).unwrap_or_default();
+        assert!(!section.trim().is_empty(), "codecs/README.md has no section `{name}`, or an empty one");
+    }
+    assert_eq!(listed, 0, "CODECS names what no file of codecs/src defines");
+}
+
+#[test]
 fn no_file_speaks_of_what_a_clone_does_not_have() {
     for path in tracked() {
         let Ok(text) = std::fs::read(house().join(&path)) else { continue };

@@ -8,6 +8,7 @@ pub mod coap_block;
 pub mod coap_machine;
 pub mod coap_message;
 pub mod coap_stream;
+pub mod codecs;
 pub mod dtls;
 pub mod mqtt_machine;
 pub mod mqtt_packet;

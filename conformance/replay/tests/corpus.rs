@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 type Play = fn(&[u8]);
 
 /// Every target with what it does.
-const TARGETS: [(&str, Play); 12] = [
+const TARGETS: [(&str, Play); 13] = [
     ("coap_block", replay::coap_block::play),
     ("coap_machine", replay::coap_machine::play),
     ("coap_message", replay::coap_message::play),
     ("coap_stream", replay::coap_stream::play),
+    ("codecs", replay::codecs::play),
     ("dtls", replay::dtls::play),
     ("mqtt_machine", replay::mqtt_machine::play),
     ("mqtt_packet", replay::mqtt_packet::play),

@@ -10,6 +10,7 @@
 )]
 
 pub mod admin;
+pub mod attend;
 mod batch;
 pub mod client;
 pub mod clock;

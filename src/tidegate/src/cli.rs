@@ -201,6 +201,12 @@ pub(crate) struct CoapRequest {
 /// See [`Command::Codec`].
 #[derive(Debug, Subcommand)]
 pub(crate) enum Codec {
+    /// List those that are built in; works without a running gateway, as `show` and `try` do.
+    List,
+    /// Show what one makes of its own samples.
+    Show { name: String },
+    /// Decode bytes frame by frame; fails if any of them are wrong, or if none are a whole frame.
+    Try(Box<Try>),
     /// Versions of a codec that is in the folder, or all such codecs; with what is wrong with files that were not taken.
     Versions { name: Option<String> },
     /// Read a codec's files again now, or those of all; fails if they are not taken.
@@ -221,6 +227,47 @@ pub(crate) enum Codec {
     Rollback { name: String },
     /// The last calls of a script that failed: input and error.
     Errors { name: String },
+}
+
+/// See [`Codec::Try`].
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).multiple(false))]
+pub(crate) struct Try {
+    /// Name of a codec, or a file: a script (.js) or a module (.wasm).
+    pub(crate) name: String,
+    /// Bytes in hexadecimal, also as `0x01, 0x02` or `01:02`; `-` reads standard input, `@FILE` a file.
+    #[arg(long, group = "source")]
+    pub(crate) hex: Option<String>,
+    /// File of bytes as they are.
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub(crate) file: Option<PathBuf>,
+    /// Capture of tcpdump or Wireshark (pcap or pcapng): the TCP streams and UDP datagrams in it.
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Wait for devices on this address, show and answer what they send, until interrupted.
+    #[arg(long, value_name = "ADDRESS", group = "source")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// The server's port in the capture; needed if it has streams to several.
+    #[arg(long, requires = "pcap")]
+    pub(crate) port: Option<u16>,
+    /// Listen on UDP; each line of `--hex` is a datagram.
+    #[arg(long, conflicts_with_all = ["pcap", "file"])]
+    pub(crate) udp: bool,
+    /// End when the first device has gone.
+    #[arg(long, requires = "listen")]
+    pub(crate) once: bool,
+    /// Where frames begin and end, for codecs that do not say it themselves: keys of a listener's section `framing`.
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(crate) framing: Option<String>,
+    /// Most bytes of a frame.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    pub(crate) max_frame: usize,
+    /// The device, if none logs in.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// Show the frame of this command too, as it would be after the bytes above; can be given several times.
+    #[arg(long, value_name = "KIND=VALUE", conflicts_with_all = ["pcap", "listen"])]
+    pub(crate) down: Vec<String>,
 }
 
 /// See [`Command::Store`].

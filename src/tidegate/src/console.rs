@@ -112,7 +112,7 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
         Command::Bans { command: Bans::Remove { who } } => {
             (json!({"do": "bans.remove", "kind": who.kind, "value": who.value}), Look::Line)
         }
-        Command::Codec { command } => codec(command),
+        Command::Codec { command } => codec(command)?,
         Command::Store { command } => {
             let request = match command {
                 Stored::Stats => json!({"do": "store.stats"}),
@@ -131,8 +131,8 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
     })
 }
 
-fn codec(command: &Codec) -> (Value, Look) {
-    match command {
+fn codec(command: &Codec) -> Result<(Value, Look), String> {
+    Ok(match command {
         Codec::Versions { name: None } => (json!({"do": "codecs.list"}), Look::Table),
         Codec::Versions { name } => (json!({"do": "codecs.versions", "codec": name}), Look::Table),
         Codec::Errors { name } => (json!({"do": "codecs.errors", "codec": name}), Look::Table),
@@ -143,7 +143,10 @@ fn codec(command: &Codec) -> (Value, Look) {
         }
         Codec::Promote { name } => (json!({"do": "codecs.promote", "codec": name}), Look::Line),
         Codec::Rollback { name } => (json!({"do": "codecs.rollback", "codec": name}), Look::Line),
-    }
+        Codec::List | Codec::Show { .. } | Codec::Try(_) => {
+            return Err("is not a command for a running gateway".to_owned());
+        }
+    })
 }
 
 enum Failure {

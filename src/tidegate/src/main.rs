@@ -1,6 +1,7 @@
 //! The Tidegate IoT gateway: configuration, wiring, command line.
 
 mod cli;
+mod codec;
 mod console;
 mod file;
 mod gateways;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Codec, Command};
 
 fn main() -> ExitCode {
     match act(Cli::parse()) {
@@ -49,6 +50,11 @@ fn act(cli: Cli) -> Result<String, String> {
                 || settings::read(&cli.config, cli.data.as_deref(), &Arc::default(), &mut Vec::new());
             let file = file.or_else(|| settings().auth.psk);
             psk::run(file.as_deref(), &command, cli.json)
+        }
+        Command::Codec { command: Codec::List } => Ok(codec::list(cli.json)),
+        Command::Codec { command: Codec::Show { name } } => codec::show(&name, cli.json),
+        Command::Codec { command: Codec::Try(what) } => {
+            codec::attempt(&what, cli.json).map(|()| String::new())
         }
         Command::Version => Ok(format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
         command => {
