@@ -1,6 +1,6 @@
 // A weather station that sends lines of text, and a checksum as NMEA 0183 has it:
 //
-//   $WS-0042,21.5,48,1013.2,3.4*27
+//   $WS-0042,21.5,48,1013.2,3.4*0D
 //    station, temperature in °C, humidity in %, pressure in hPa, wind in m/s; what is not measured is empty
 //
 // The listener's framing cuts the lines, takes "$" and the checksum away and refuses what was damaged on the way, so that
