@@ -41,15 +41,10 @@ class Place(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = Gateway(**LISTENERS)
-        certificate = "tcp.listeners.tls.tls"
-        cls.server.ports["sealed"] = harness.free_port()
-        cls.server.keys |= {
-            "tcp.listeners.tls.bind": f"{harness.HOST}:{cls.server.port('sealed')}", "tcp.listeners.tls.codec": "lines",
-            "tcp.listeners.tls.device": "certificate", "tcp.listeners.tls.anonymous": "always",
-            f"{certificate}.certificate": str(cls.server.authority.server),
-            f"{certificate}.key": str(cls.server.authority.server_key),
-            f"{certificate}.client_ca": str(cls.server.authority.ca),
-        }
+        authority = cls.server.authority
+        cls.server.listener("sealed", codec="lines", device="certificate", **{
+            "tls.certificate": str(authority.server), "tls.key": str(authority.server_key),
+            "tls.client_ca": str(authority.ca)})
         cls.server.__enter__()
 
     @classmethod
@@ -281,7 +276,7 @@ class Readme(unittest.TestCase):
         text = (harness.HOUSE / "gateways/tcp/README.md").read_text()
         toml = re.search(r"<<EOF\n(.*?)EOF", text, re.S)[1]
         server = Gateway()
-        server.ports["try"] = harness.free_port()
+        server.listener("try")
         toml = toml.replace(":1883", f":{server.port('tcp')}").replace(":7000", f":{server.port('try')}")
         (server.folder / "etc" / "tidegate.toml").write_text(toml)
         (server.folder / "etc" / "passwd").unlink()

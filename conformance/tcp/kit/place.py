@@ -16,10 +16,16 @@ class Gateway(harness.Tidegate):
     def __init__(self, **listeners):
         super().__init__()
         for name, keys in listeners.items():
-            self.ports[name] = harness.free_port()
-            section = f"tcp.listeners.{name}"
-            self.keys[f"{section}.bind"] = f"{harness.HOST}:{self.port(name)}"
-            self.keys |= {f"{section}.{key}": value for key, value in ({"anonymous": "always"} | keys).items()}
+            self.listener(name, **keys)
+
+    def listener(self, name, **keys):
+        """One more; its port has the name too."""
+        port = harness.free_port()
+        while port in self.ports.values():
+            port = harness.free_port()
+        self.ports[name] = port
+        keys = {"bind": f"{harness.HOST}:{port}", "anonymous": "always"} | keys
+        self.keys |= {f"tcp.listeners.{name}.{key}": value for key, value in keys.items()}
 
     def again(self):
         """Asked to stop, and started again with what it has kept."""
