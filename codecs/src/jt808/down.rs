@@ -6,6 +6,7 @@ mod media;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{params, text};
@@ -104,9 +105,16 @@ pub(super) fn encode(down: &Down<'_>, is_2019: bool) -> Result<Message, String> 
 }
 
 /// Reads a command's JSON; nothing at all is `{}`.
-fn read<'a, T: Deserialize<'a>>(down: &Down<'a>) -> Result<T, String> {
+fn read<T: DeserializeOwned>(down: &Down<'_>) -> Result<T, String> {
     let json = if down.value.trim_ascii().is_empty() { b"{}" } else { down.value };
-    serde_json::from_slice(json).map_err(|e| e.to_string())
+    let read = serde_json::from_slice(json);
+    // Messages that have no `id` may have the gateway's, by which who gave the command knows its outcome.
+    let without = || {
+        let mut fields: Map<String, Value> = serde_json::from_slice(json).ok()?;
+        fields.remove("id")?;
+        Some(serde_json::from_value(fields.into()))
+    };
+    read.or_else(|e| without().unwrap_or(Err(e))).map_err(|e| e.to_string())
 }
 
 #[derive(Deserialize)]

@@ -389,6 +389,19 @@ fn a_terminal_of_2019_is_told_in_its_own_form() {
 }
 
 #[test]
+fn a_command_may_carry_the_id_by_which_its_outcome_is_known() {
+    let told = |kind: &str, value: &str| {
+        let (mut codec, _) = terminal(OLD);
+        body(&down(&mut *codec, kind, value).unwrap().1)
+    };
+    assert_eq!(told("text", r#"{"text": "a", "id": "x7"}"#), told("text", r#"{"text": "a"}"#));
+    assert_eq!(told("attributes", r#"{"id": 7}"#), told("attributes", ""));
+    // Where the message has one of its own, it is that.
+    let polygon = |id: u8| format!(r#"{{"id": {id}, "points": [[1, 2], [3, 4], [5, 6]]}}"#);
+    assert_ne!(told("polygon", &polygon(1)), told("polygon", &polygon(2)));
+}
+
+#[test]
 fn a_command_that_cannot_be_said_says_why() {
     let (mut codec, _) = terminal(OLD);
     for (kind, value, why) in [
