@@ -18,13 +18,30 @@ class Dialogues(unittest.TestCase):
         cls.addClassCleanup(cls.server.__exit__, None, None, None)
 
 
+class Limits(unittest.TestCase):
+    """A gateway where some things are full, forbidden or elsewhere: `dialogues/limits.case`."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = gateway.Gateway({"max_topics": 2, "rebind": "same-ip"})
+        rules = cls.server.folder / "etc" / "acl.conf"
+        rules.write_text("deny everyone publish de\ndeny everyone subscribe se\ndefault allow\n", encoding="utf-8")
+        cls.server.keys["auth.acl"] = str(rules)
+        cls.server.__enter__()
+        cls.addClassCleanup(cls.server.__exit__, None, None, None)
+
+
 def test(case):
     def run(self):
         script.Player(self.server.port("mqtt_sn"), self.server.port("tcp")).play(case)
     return run
 
 
+def add(case, tests):
+    name = "test_" + re.sub(r"\W+", "_", f"{case.section}_{case.title}")
+    assert not hasattr(tests, name), f"two cases {name}"
+    setattr(tests, name, test(case))
+
+
 for found in CASES:
-    name = "test_" + re.sub(r"\W+", "_", f"{found.section}_{found.title}")
-    assert not hasattr(Dialogues, name), f"two cases {name}"
-    setattr(Dialogues, name, test(found))
+    add(found, Limits if found.file == "limits.case" else Dialogues)

@@ -111,9 +111,13 @@ class Player:
             self.mqtt = self.mqtt or Mqtt(self.mqtt_port)
             getattr(self, f"mqtt_{verb}")(*shlex.split(rest))
         else:
-            link = self.sockets.get(name) or self.sockets.setdefault(name, links.Moving(self.port))
+            link = self.sockets.get(name) or self.sockets.setdefault(name, self.link(name))
             verbs = {">": self.send, "<": self.expect, "moves": self.move, "joins": self.join, "leaves": self.leave}
             verbs[verb](link, rest)
+
+    def link(self, name):
+        """A socket; one whose letter is behind r is on another host."""
+        return links.Udp(self.port, own=("127.0.0.2", 0)) if name > "r" else links.Moving(self.port)
 
     def send(self, link, words):
         out = b""

@@ -253,6 +253,16 @@ mod tests {
     }
 
     #[test]
+    fn the_duration_of_advertise_fits_its_16_bits() {
+        for (said, kept) in [("0 s", None), ("1 s", Some(1)), ("65535 s", Some(u16::MAX)), ("65536 s", None)]
+        {
+            let advertise = section([("duration", text(said))]);
+            let (config, mistakes) = read(section([("advertise", advertise)]), Config::read);
+            assert_eq!((config.advertise, mistakes.len()), (kept, usize::from(said == "65536 s")), "{said}");
+        }
+    }
+
+    #[test]
     fn mistakes_in_predefined_topics_are_told_by_their_place() {
         let list = [
             topic(1, "a", ""),
