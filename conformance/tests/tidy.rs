@@ -14,7 +14,7 @@ const ABOVE: [&str; 9] =
 /// Gateways that use frames of another one.
 const MAY_USE: &[(&str, &str)] = &[];
 /// Words that no committed file has: folders beside the repository, which a clone does not have.
-const OUTSIDE: [&str; 2] = [concat!("../", "shared"), concat!(".", "library")];
+const OUTSIDE: [&str; 2] = [concat!("../", "shared"), concat!(".library", "/")];
 
 fn tracked() -> Vec<PathBuf> {
     let out = std::process::Command::new("git").arg("ls-files").current_dir(house()).output().unwrap();
