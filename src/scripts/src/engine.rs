@@ -174,6 +174,11 @@ impl Program {
         self.run(|scope| scope.example(function, input))
     }
 
+    /// Whether a limit was reached since it was made ready.
+    pub fn is_spent(&self) -> bool {
+        self.is_spent
+    }
+
     /// Makes it ready again after a limit was reached; the next call does that too. Apart from the call since what the
     /// engine does with an exhausted runtime may take long, or end the process.
     pub fn renew(&mut self) {

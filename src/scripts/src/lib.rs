@@ -4,10 +4,12 @@
 //! [`worker`], which has given up every right; a supervisor in the runtime writes [`pipe::Request`]s to it and reads
 //! [`pipe::Response`]s, and kills it when one is late.
 
+mod confine;
 mod engine;
 mod payload;
 pub mod pipe;
 mod scope;
 mod stream;
+pub mod worker;
 
 pub use engine::{Call, MAX_SOURCE, Program};
