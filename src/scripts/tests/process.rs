@@ -1,4 +1,5 @@
 //! The worker as a process of its own: what it has given up, and when its answers come.
+#![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
 
 use std::io::Write;
 use std::path::PathBuf;

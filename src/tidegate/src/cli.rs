@@ -88,6 +88,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Stored,
     },
+    /// Run scripts: what the gateway starts itself, and speaks with over standard input and output.
+    #[command(hide = true)]
+    ScriptWorker,
     /// Print the version.
     Version,
 }

@@ -125,9 +125,12 @@ fn request(command: &Command) -> Result<(Value, Look), String> {
             };
             (request, look(command))
         }
-        Command::Run | Command::Check | Command::Passwd(_) | Command::Psk { .. } | Command::Version => {
-            return Err("is not a command for a running gateway".to_owned());
-        }
+        Command::Run
+        | Command::Check
+        | Command::Passwd(_)
+        | Command::Psk { .. }
+        | Command::ScriptWorker
+        | Command::Version => return Err("is not a command for a running gateway".to_owned()),
     })
 }
 

@@ -22,7 +22,11 @@ use clap::Parser;
 use crate::cli::{Cli, Codec, Command};
 
 fn main() -> ExitCode {
-    match act(Cli::parse()) {
+    let cli = Cli::parse();
+    if matches!(cli.command, Some(Command::ScriptWorker)) {
+        return scripts::worker::main();
+    }
+    match act(cli) {
         Ok(text) => {
             if !text.is_empty() {
                 println!("{text}");
