@@ -183,13 +183,20 @@ fn expected(wanted: &Value, found: &Value) -> String {
 /// Whether two values are the same to who reads JSON: 1 and 1.0 are, and members have no order.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64() && a.is_f64() | b.is_f64(),
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || a.is_f64() | b.is_f64() && near(a.as_f64(), b.as_f64())
+        }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
     }
+}
+
+/// Whether two numbers are the same but for their last bits, in which those who read decimal digits differ.
+fn near(a: Option<f64>, b: Option<f64>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| (a - b).abs() <= a.abs() * (4.0 * f64::EPSILON))
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@
 
 mod confine;
 mod engine;
+pub mod examples;
 mod payload;
 pub mod pipe;
+mod remote;
 mod scope;
 mod stream;
 pub mod worker;
 
 pub use engine::{Call, MAX_SOURCE, Program};
+pub use remote::{Ask, Remote};

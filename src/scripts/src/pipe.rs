@@ -57,9 +57,10 @@ pub enum Request {
     ///
     /// - `DecodeUplink`: a payload; `{"data": …, "normalized": …, "warnings": […]}`, the last two only where there are any.
     /// - `EncodeDownlink`: `{"kind": …, "value": …}`, the value is `input.data`; `{"hex": "…", "port": 1}`.
-    /// - `Decode`: the bytes of a stream that are not taken yet; `{"consumed": 12, "frames": [{"up": […], "answer": "…",
-    ///   "refusal": "…"}], "error": {"at": 12, "why": "…", "skip": 3}}`, of which answer, refusal, error and skip may be
-    ///   missing. Without `skip` nothing after `at` can be read. `up` is as the program gave it and may be no [`codecs::Up`].
+    /// - `Decode`: the bytes of a stream that are not taken yet; `{"consumed": 12, "frames": [{"consumed": 5, "up": […],
+    ///   "answer": "…", "refusal": "…"}], "error": {"at": 12, "why": "…", "skip": 3}}`, of which answer, refusal, error and
+    ///   skip may be missing. Without `skip` nothing after `at` can be read. `up` is as the program gave it and may be no
+    ///   [`codecs::Up`].
     /// - `Encode`: as `EncodeDownlink`; `{"hex": "…", "key": 7}`, with a key where the device answers.
     Calls {
         /// Comes back with the answers.

@@ -78,7 +78,7 @@ impl<'js> Scope<'_, 'js> {
         let up: Value<'js> = output.get("up")?;
         let is_list = up.is_array();
         let up = self.json(&up)?.filter(|json| json != b"null");
-        let mut frame = b"{\"up\":".to_vec();
+        let mut frame = format!("{{\"consumed\":{consumed},\"up\":").into_bytes();
         match up {
             None => frame.extend_from_slice(b"[]"),
             Some(up) if is_list => frame.extend(up),

@@ -149,7 +149,8 @@ fn a_stream_gives_as_many_frames_as_it_holds() {
     assert_eq!(program.shape(), Shape::Stream);
     let frame = |hex: &str, n: u8| {
         format!(
-            r#"{{"up":[{{"kind":"data","data":{{"hex":"{hex}","device":"d1","port":7}}}}],"answer":"0{n}","refusal":"6e6f"}}"#
+            r#"{{"consumed":{},"up":[{{"kind":"data","data":{{"hex":"{hex}","device":"d1","port":7}}}}],"answer":"0{n}","refusal":"6e6f"}}"#,
+            n + 1
         )
     };
     let (one, two) = (frame("aa", 1), frame("bbcc", 2));
@@ -163,7 +164,7 @@ fn a_stream_gives_as_many_frames_as_it_holds() {
 fn an_error_in_a_stream_costs_no_frame_before_it() {
     let mut program = load(STREAM);
     let skips = call(&mut program, Called::Decode, &[0, 0xff, 0]).unwrap();
-    assert!(skips.starts_with(r#"{"consumed":1,"frames":[{"up":"#), "{skips}");
+    assert!(skips.starts_with(r#"{"consumed":1,"frames":[{"consumed":1,"up":"#), "{skips}");
     assert!(skips.ends_with(r#"],"error":{"at":1,"why":"no length","skip":1}}"#), "{skips}");
     let lost = call(&mut program, Called::Decode, &[0xfe, 0]).unwrap();
     assert_eq!(lost, r#"{"consumed":0,"frames":[],"error":{"at":0,"why":"lost (test.js, line 3)"}}"#);
@@ -177,11 +178,11 @@ fn up_may_be_a_list_or_nothing() {
     let decoded = call(&mut load(list), Called::Decode, &[1]);
     assert_eq!(
         decoded.as_deref(),
-        Ok(r#"{"consumed":1,"frames":[{"up":[{"heartbeat":{}},{"logout":{}}]}]}"#)
+        Ok(r#"{"consumed":1,"frames":[{"consumed":1,"up":[{"heartbeat":{}},{"logout":{}}]}]}"#)
     );
     let nothing = "function decode(b) { return {consumed: 1, up: null} }";
     let decoded = call(&mut load(nothing), Called::Decode, &[1]);
-    assert_eq!(decoded.as_deref(), Ok(r#"{"consumed":1,"frames":[{"up":[]}]}"#));
+    assert_eq!(decoded.as_deref(), Ok(r#"{"consumed":1,"frames":[{"consumed":1,"up":[]}]}"#));
 }
 
 #[test]
