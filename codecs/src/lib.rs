@@ -12,6 +12,7 @@ pub mod calendar;
 mod emqx_tcp;
 pub mod examples;
 pub mod framing;
+mod gbt32960;
 mod gt06;
 pub mod hex;
 mod json_lines;
@@ -169,6 +170,7 @@ pub struct DownSample {
 #[rustfmt::skip]
 pub const CODECS: &[Def] = &[
     emqx_tcp::DEF,
+    gbt32960::DEF,
     gt06::DEF,
     json_lines::DEF,
     jt808::DEF,

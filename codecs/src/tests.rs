@@ -9,7 +9,8 @@ use super::*;
 /// Codecs that take whatever arrives for a frame, so that it does make a difference where bytes are split.
 const WITHOUT_FRAMES: &[&str] = &["raw"];
 /// Codecs whose frames have a checksum, but for samples that are about this.
-const CHECKED: &[(&str, &str)] = &[("gt06", "without a CRC"), ("jt808", "UDP"), ("teltonika", "UDP")];
+const CHECKED: &[(&str, &str)] =
+    &[("gbt32960", "UDP"), ("gt06", "without a CRC"), ("jt808", "UDP"), ("teltonika", "UDP")];
 
 const CONTEXT: Context<'_> = Context { wall_ms: 1_700_000_000_000, device: None, token: "token" };
 
