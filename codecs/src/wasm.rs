@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use wasmi::{Config, Engine, ExternType, FuncType, Linker, ValType};
+use wasmi::{Config, Engine, ExternType, FuncType, Linker, OperatorCost, ValType};
 
 use crate::{Build, Codec, Options};
 use host::Host;
@@ -26,7 +26,9 @@ const MAX_MODULE: usize = 4 << 20;
 /// Calls within a module, one within the other; a codec has no need of deep ones.
 const MAX_DEPTH: usize = 512;
 /// Bytes of the values of these calls.
-const MAX_STACK: usize = 256 << 10;
+const MAX_STACK: usize = 64 << 10;
+/// Steps of a call within a module: what it clears for its local variables costs more time than an instruction.
+const CALL_STEPS: u8 = 64;
 
 /// What a module may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +71,9 @@ impl Module {
         let linker = host::linker(&engine)?;
         check_imports(&module)?;
         check_exports(&module)?;
-        let program = Arc::new(Program { engine, module, linker, limits });
-        Instance::new(Arc::clone(&program), Options::default()).try_out()?;
-        Ok(Module { program })
+        let program = Program { engine, module, linker, limits };
+        Instance::try_out(&program)?;
+        Ok(Module { program: Arc::new(program) })
     }
 }
 
@@ -82,9 +84,26 @@ impl Build for Module {
 }
 
 fn config() -> Config {
+    let mut cost = OperatorCost::default();
+    for call in [
+        &mut cost.call,
+        &mut cost.call_indirect,
+        &mut cost.return_call,
+        &mut cost.return_call_indirect,
+        &mut cost.memory_grow,
+        &mut cost.table_grow,
+    ] {
+        *call = CALL_STEPS;
+    }
     let mut config = Config::default();
-    config.consume_fuel(true).ignore_custom_sections(true).set_max_recursion_depth(MAX_DEPTH);
+    config
+        .consume_fuel(true)
+        .operator_cost(cost)
+        .ignore_custom_sections(true)
+        .set_max_recursion_depth(MAX_DEPTH);
     config.set_min_stack_height(1 << 10).set_max_stack_height(MAX_STACK).set_max_cached_stacks(2);
+    // Of several results each branch would be a step and as many copies.
+    config.wasm_multi_value(false);
     config
 }
 

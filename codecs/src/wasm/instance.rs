@@ -52,9 +52,9 @@ impl Instance {
         Instance { program, options, running: None, stops: 0, paused_until: 0 }
     }
 
-    /// Whether it starts, and says that it is written for this ABI.
-    pub(super) fn try_out(mut self) -> Result<(), String> {
-        Running::start(&self.program).map(|running| self.running = Some(running))
+    /// Whether one starts, and says that it is written for this ABI.
+    pub(super) fn try_out(program: &Program) -> Result<(), String> {
+        Running::start(program).map(|_| ())
     }
 
     /// What the function returns of `input`, read by `read`; None is the short answer 0.

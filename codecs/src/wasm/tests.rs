@@ -185,6 +185,30 @@ fn what_a_module_does_wrong_costs_a_frame_and_says_why() {
 }
 
 #[test]
+fn what_is_one_instruction_and_much_work_is_more_than_one_step() {
+    let locals = format!("(func $wide (local {}))", "i64 ".repeat(4_000));
+    for (work, steps) in [
+        ("(call $wide)", 64),
+        ("(table.fill $table (i32.const 0) (ref.null func) (i32.const 9000))", 400),
+        ("(memory.copy (i32.const 0) (i32.const 1) (i32.const 100000))", 1_000),
+    ] {
+        let hundred = format!(
+            "(loop $again {work} (global.set $count (i32.add (global.get $count) (i32.const 1)))
+                (br_if $again (i32.lt_u (global.get $count) (i32.const 100)))) (i64.const 0)"
+        );
+        let text =
+            module(&hundred).replacen("(global", &format!("{locals} (table $table 9000 funcref) (global"), 1);
+        let bytes = wat::parse_str(text).unwrap();
+        let with = |fuel| {
+            let module = Module::load(&bytes, Limits { fuel, ..SMALL }).unwrap();
+            decode(&mut *module.build(&Options::default()), b"x").0
+        };
+        assert!(with(100 * steps).is_err(), "{work}");
+        assert_eq!(with(1000 * steps), Ok(None), "{work}");
+    }
+}
+
+#[test]
 fn memory_beyond_the_limit_is_not_had_and_the_module_goes_on() {
     // Returns 0 only if it has not got 17 MiB.
     let asks =
