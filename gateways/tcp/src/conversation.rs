@@ -119,6 +119,13 @@ impl Conversation {
         self.phase == Phase::Opening || is_full || self.drains && self.answers.len() > 1
     }
 
+    /// Whether nothing of it is left to be done.
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_read = self.buffer.is_empty() && self.datagrams.is_empty() && self.payloads.is_empty();
+        let is_done = self.current.is_none() && self.frames.is_empty() && self.answers.len() == 0;
+        is_read && is_done && self.call.is_none() && self.call_at.is_none()
+    }
+
     /// A frame that is none, or may not be said now.
     pub(crate) fn reject(&mut self, t: &mut Turn<'_>, why: Drop) -> Result<(), Close> {
         t.out.act(Action::Drop(t.peer, why));

@@ -31,7 +31,7 @@ use bytes::BytesMut;
 use codecs::{Library, hex};
 use gateway::{
     Action, Answer, Close, Deadlines, Deliver, Direction, Factory, Facts, Flow, Gateway, Instant, Now,
-    Outbox, Peer, Settle, Stop, Ticket,
+    Outbox, Peer, Settle, Stop, Ticket, Transport,
 };
 
 pub use config::Config;
@@ -175,6 +175,14 @@ impl Conversation {
         }
     }
 
+    /// Anybody can write the address of a datagram: who is nobody, and does not become somebody, takes no place.
+    fn leave_if_nobody(&mut self, t: &mut Turn<'_>) {
+        let is_nobody = self.phase == Phase::Stranger && self.facts.transport == Transport::Udp;
+        if is_nobody && self.is_idle() {
+            self.close(t, Close::Idle);
+        }
+    }
+
     /// The time of something has come.
     fn look(&mut self, t: &mut Turn<'_>) {
         let now = t.now.instant;
@@ -211,7 +219,12 @@ impl Gateway for Tcp {
     }
 
     fn input(&mut self, now: Now, peer: Peer, bytes: &mut BytesMut, out: &mut Outbox) -> Result<Flow, Close> {
-        let step = self.step(now, peer, out, |c, t| c.input(t, bytes)).unwrap_or(Ok(Step::GoOn))?;
+        let step = |c: &mut Conversation, t: &mut Turn<'_>| {
+            let step = c.input(t, bytes);
+            c.leave_if_nobody(t);
+            step
+        };
+        let step = self.step(now, peer, out, step).unwrap_or(Ok(Step::GoOn))?;
         let is_stream = self.peers.get(&peer).is_some_and(|c| !c.is_datagram);
         Ok(if is_stream && step == Step::Wait { Flow::Pause } else { Flow::Continue })
     }
@@ -243,6 +256,7 @@ impl Gateway for Tcp {
                 _ => {}
             }
             c.go_on(t);
+            c.leave_if_nobody(t);
         });
     }
 

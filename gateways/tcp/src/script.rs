@@ -227,6 +227,9 @@ impl Conversation {
     /// What has come of the call of this number.
     pub(crate) fn called(&mut self, t: &mut Turn<'_>, number: u32, results: Vec<Result<Bytes, CallFailure>>) {
         let Some(call) = self.call.take_if(|call| call.number == number) else { return };
+        if results.is_empty() {
+            self.call_at = Some(t.now.instant + BUSY);
+        }
         for result in results {
             let is_over = match result {
                 Err(CallFailure::Busy) => {

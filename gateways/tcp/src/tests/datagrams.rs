@@ -50,6 +50,23 @@ fn who_never_says_who_it_is_is_forgotten() {
 }
 
 #[test]
+fn nobody_takes_no_place() {
+    let mut b = datagrams(config());
+    assert_eq!(b.hand(A, b"D t 1\n"), "-");
+    b.hand(B, &[0; 100]);
+    assert_eq!((b.closed.len(), b.machine.peers.len()), (2, 0));
+    let mut b = datagrams(Config { codec: "stream".into(), ..config() });
+    b.hand(A, b"who");
+    assert!(b.closed.is_empty(), "its script may know who it is");
+    b.called(&[Ok(r#"{"consumed":0}"#)]);
+    assert_eq!(b.closed, [Close::Idle]);
+    let mut b = datagrams(config());
+    b.hand(A, b"L d1\n");
+    b.hand(A, b"Q\n");
+    assert_eq!(b.closed, [Close::Idle], "and who goes is nobody");
+}
+
+#[test]
 fn no_two_devices_are_issued_the_same() {
     let config = config();
     let mut b = datagrams(config);
