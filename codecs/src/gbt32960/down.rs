@@ -1,6 +1,7 @@
 //! Commands: parameters (0x80 and 0x81) and control (0x82) of annex B.3.6.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::frame::Text;
@@ -141,8 +142,13 @@ pub(super) fn encode(down: &Down<'_>, text: Text, now: [u8; 6]) -> Result<(u8, V
     Ok((command, unit))
 }
 
-fn read<'a, T: Deserialize<'a>>(down: &Down<'a>) -> Result<T, String> {
-    serde_json::from_slice(down.value).map_err(|e| e.to_string())
+/// Reads a command's JSON. A name for the command itself, `id`, is not the vehicle's.
+fn read<T: DeserializeOwned>(down: &Down<'_>) -> Result<T, String> {
+    let mut value: Value = serde_json::from_slice(down.value).map_err(|e| e.to_string())?;
+    if let Some(map) = value.as_object_mut() {
+        map.shift_remove("id");
+    }
+    serde_json::from_value(value).map_err(|e| e.to_string())
 }
 
 fn find(name: &str) -> Result<(u8, Kind), String> {

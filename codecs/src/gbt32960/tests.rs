@@ -103,7 +103,8 @@ fn a_platform_speaks_for_its_vehicles() {
 #[test]
 fn what_came_of_a_command_is_its_outcome() {
     let mut codec = vehicle(Text::Of2016);
-    let query = down(&mut *codec, "query", r#"{"params": ["firmware", "public_platform"]}"#).unwrap();
+    let query =
+        down(&mut *codec, "query", r#"{"id": 7, "params": ["firmware", "public_platform"]}"#).unwrap();
     assert_eq!((query.0, &query.1[30..34]), (Expect::Reply(0x80), &[3, 8, 13, 14][..]));
     let unit = [&TIME[..], &[3, 8], b"1.0.0", &[13, 4, 14], b"a.cn"].concat();
     let said = read(&mut *codec, &packet(Text::Of2016, VIN, 0x80, SUCCESS, &unit));
