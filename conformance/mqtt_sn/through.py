@@ -128,6 +128,28 @@ class Restarts(Through):
     def test_sessions_ids_and_what_was_kept_are_there_after_a_kill(self):
         self.goes_on(self.server.killed)
 
+    def test_fifty_sleepers_get_all_in_order_over_six_kills(self):
+        sleepers = [self.device(f"sleeper-{number}").connect(clean=False) for number in range(50)]
+        wanted, heard = [[] for _ in sleepers], [[] for _ in sleepers]
+        for number, sleeper in enumerate(sleepers):
+            sleeper.subscribe(f"kill/{number}/+", 2)
+            sleeper.sleep(600)
+        for turn in range(6):
+            mqtt = Mqtt(self.server.port("tcp"))
+            for count in range(100):
+                number, qos = (count * 7 + turn) % 50, 1 + count % 2
+                topic, payload = f"kill/{number}/{count % 3}", f"{turn} {count}"
+                mqtt.publish(topic, payload, qos)
+                wanted[number].append((topic, payload.encode(), qos))
+            self.server.killed()
+            mqtt.close()
+            # The others sleep over several kills, with more and more waiting.
+            for number in range(turn % 2, 50, 2) if turn < 5 else range(50):
+                heard[number] += sleepers[number].wake(30)
+        for number, of in enumerate(heard):
+            once = [came for at, came in enumerate(of) if came[2] == 2 or came not in of[:at]]
+            self.assertEqual(once, wanted[number])
+
     def test_a_message_that_was_on_its_way_comes_again_and_qos_2_once(self):
         device, mqtt = self.device("halfway").connect(clean=False), Mqtt(self.server.port("tcp"))
         device.subscribe("half/way", 2)
@@ -214,6 +236,12 @@ class SameAddress(Through):
         thief = self.device("sleeper", link=links.Udp(self.port, own=("127.0.0.2", 0)))
         thief.send("PINGREQ", client_id=b"sleeper")
         thief.takes("DISCONNECT")
+        # Nor after a restart, when only what was kept knows where it was.
+        self.server.killed()
+        thief.send("PINGREQ", client_id=b"sleeper")
+        thief.takes("DISCONNECT")
+        thief.connect(clean=False, code=wire.CONGESTION)
+        thief.connect(clean=True, code=wire.CONGESTION)
         self.assertEqual(device.wake(), [("secret", b"own", 1)])
 
 
