@@ -95,6 +95,21 @@ pub struct Down<'a> {
     pub value: &'a [u8],
 }
 
+impl Down<'_> {
+    /// Reads the payload as JSON; nothing at all is `{}`.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+        let json = if self.value.trim_ascii().is_empty() { b"{}" } else { self.value };
+        let read = serde_json::from_slice(json);
+        // Commands that have no `id` may have the gateway's, by which who gave the command knows its outcome.
+        let without = || {
+            let mut fields: serde_json::Map<_, _> = serde_json::from_slice(json).ok()?;
+            fields.shift_remove("id")?;
+            Some(serde_json::from_value(fields.into()))
+        };
+        read.or_else(|e| without().unwrap_or(Err(e))).map_err(|e| e.to_string())
+    }
+}
+
 /// How a device's answer to a [`Down`] is known. A second one with the same key waits until the first has its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {

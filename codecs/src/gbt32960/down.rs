@@ -1,7 +1,6 @@
 //! Commands: parameters (0x80 and 0x81) and control (0x82) of annex B.3.6.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::frame::Text;
@@ -116,39 +115,30 @@ pub(super) fn encode(down: &Down<'_>, text: Text, now: [u8; 6]) -> Result<(u8, V
     let mut unit = now.to_vec();
     let command = match down.kind {
         "query" => {
-            query(&read::<Query>(down)?, &mut unit)?;
+            query(&down.json::<Query>()?, &mut unit)?;
             0x80
         }
         "set" => {
-            set(&read::<Set>(down)?.params, text, &mut unit)?;
+            set(&down.json::<Set>()?.params, text, &mut unit)?;
             0x81
         }
         "control" => {
-            control(&read(down)?, &mut unit)?;
+            control(&down.json()?, &mut unit)?;
             0x82
         }
         "activation" => {
-            let Activation { is_activated, info } = read(down)?;
+            let Activation { is_activated, info } = down.json()?;
             unit = vec![if is_activated { 1 } else { 2 }, info];
             0x0a
         }
         "raw" => {
-            let Raw { command, body_hex } = read(down)?;
+            let Raw { command, body_hex } = down.json()?;
             unit = hex::decode(&body_hex)?;
             command
         }
         other => return Err(format!("gbt32960 has no command {other:?}; any packet can be sent with `raw`")),
     };
     Ok((command, unit))
-}
-
-/// Reads a command's JSON. A name for the command itself, `id`, is not the vehicle's.
-fn read<T: DeserializeOwned>(down: &Down<'_>) -> Result<T, String> {
-    let mut value: Value = serde_json::from_slice(down.value).map_err(|e| e.to_string())?;
-    if let Some(map) = value.as_object_mut() {
-        map.shift_remove("id");
-    }
-    serde_json::from_value(value).map_err(|e| e.to_string())
 }
 
 fn find(name: &str) -> Result<(u8, Kind), String> {

@@ -6,7 +6,6 @@ mod media;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{params, text};
@@ -45,58 +44,58 @@ pub(super) fn is_answered(msg_id: u16) -> bool {
 /// Makes a command's message.
 pub(super) fn encode(down: &Down<'_>, is_2019: bool) -> Result<Message, String> {
     let (id, body) = match down.kind {
-        "raw" => raw(read(down)?)?,
-        "text" => (0x8300, text_message(read(down)?, is_2019)?),
-        "set_params" => (0x8103, set_params(&read::<SetParams>(down)?.params)?),
-        "query_params" => query_params(&read(down)?)?,
+        "raw" => raw(down.json()?)?,
+        "text" => (0x8300, text_message(down.json()?, is_2019)?),
+        "set_params" => (0x8103, set_params(&down.json::<SetParams>()?.params)?),
+        "query_params" => query_params(&down.json()?)?,
         "attributes" => nothing(down, 0x8107)?,
-        "control" => (0x8105, control(&read(down)?)?),
+        "control" => (0x8105, control(&down.json()?)?),
         "query_location" => nothing(down, 0x8201)?,
         "track" => {
-            let Track { interval, seconds } = read(down)?;
+            let Track { interval, seconds } = down.json()?;
             (0x8202, [&interval.to_be_bytes()[..], &seconds.to_be_bytes()].concat())
         }
         "confirm_alarm" => {
-            let ConfirmAlarm { serial, alarms } = read(down)?;
+            let ConfirmAlarm { serial, alarms } = down.json()?;
             (0x8203, [&serial.to_be_bytes()[..], &alarms.to_be_bytes()].concat())
         }
         "link_test" => nothing(down, 0x8204)?,
-        "events" => (0x8301, list_of_texts(read(down)?)?),
-        "question" => (0x8302, question(read(down)?)?),
-        "menu" => (0x8303, menu(read(down)?)?),
-        "info" => (0x8304, info(&read(down)?)?),
+        "events" => (0x8301, list_of_texts(down.json()?)?),
+        "question" => (0x8302, question(down.json()?)?),
+        "menu" => (0x8303, menu(down.json()?)?),
+        "info" => (0x8304, info(&down.json()?)?),
         "call" => {
-            let Call { phone, is_listening } = read(down)?;
+            let Call { phone, is_listening } = down.json()?;
             (0x8400, [&[u8::from(is_listening)], text::to_gbk(&phone)?.as_ref()].concat())
         }
-        "vehicle" => (0x8500, vehicle(&read(down)?, is_2019)?),
-        "circles" => (0x8600, circles(&read(down)?, is_2019)?),
-        "delete_circles" => (0x8601, ids(&read(down)?)?),
-        "rectangles" => (0x8602, rectangles(&read(down)?, is_2019)?),
-        "delete_rectangles" => (0x8603, ids(&read(down)?)?),
-        "polygon" => (0x8604, polygon(&read(down)?, is_2019)?),
-        "delete_polygons" => (0x8605, ids(&read(down)?)?),
-        "delete_routes" => (0x8607, ids(&read(down)?)?),
-        "recorder" => (0x8700, command_and_bytes(&read(down)?)?),
-        "recorder_params" => (0x8701, command_and_bytes(&read(down)?)?),
+        "vehicle" => (0x8500, vehicle(&down.json()?, is_2019)?),
+        "circles" => (0x8600, circles(&down.json()?, is_2019)?),
+        "delete_circles" => (0x8601, ids(&down.json()?)?),
+        "rectangles" => (0x8602, rectangles(&down.json()?, is_2019)?),
+        "delete_rectangles" => (0x8603, ids(&down.json()?)?),
+        "polygon" => (0x8604, polygon(&down.json()?, is_2019)?),
+        "delete_polygons" => (0x8605, ids(&down.json()?)?),
+        "delete_routes" => (0x8607, ids(&down.json()?)?),
+        "recorder" => (0x8700, command_and_bytes(&down.json()?)?),
+        "recorder_params" => (0x8701, command_and_bytes(&down.json()?)?),
         "driver" => nothing(down, 0x8702)?,
-        "photo" => (0x8801, photo(&read(down)?)),
-        "search_media" => (0x8802, search(&read(down)?, None)?),
+        "photo" => (0x8801, photo(&down.json()?)),
+        "search_media" => (0x8802, search(&down.json()?, None)?),
         "upload_media" => {
-            let Upload { search: what, delete } = read(down)?;
+            let Upload { search: what, delete } = down.json()?;
             (0x8803, search(&what, Some(delete))?)
         }
         "record_audio" => {
-            let Audio { start, seconds, keep, rate } = read(down)?;
+            let Audio { start, seconds, keep, rate } = down.json()?;
             let [high, low] = seconds.to_be_bytes();
             (0x8804, vec![u8::from(start), high, low, u8::from(keep), rate])
         }
         "upload_one" => {
-            let One { id, delete } = read(down)?;
+            let One { id, delete } = down.json()?;
             (0x8805, [&id.to_be_bytes()[..], &[u8::from(delete)]].concat())
         }
         "transparent" => {
-            let Transparent { kind, base64, hex, text } = read(down)?;
+            let Transparent { kind, base64, hex, text } = down.json()?;
             (0x8900, [&[kind], &bytes(base64.as_deref(), hex.as_deref(), text.as_deref())?[..]].concat())
         }
         other => return Err(format!("jt808 has no command {other:?}; any message can be sent with `raw`")),
@@ -104,25 +103,12 @@ pub(super) fn encode(down: &Down<'_>, is_2019: bool) -> Result<Message, String> 
     Ok(Message { id, body })
 }
 
-/// Reads a command's JSON; nothing at all is `{}`.
-fn read<T: DeserializeOwned>(down: &Down<'_>) -> Result<T, String> {
-    let json = if down.value.trim_ascii().is_empty() { b"{}" } else { down.value };
-    let read = serde_json::from_slice(json);
-    // Messages that have no `id` may have the gateway's, by which who gave the command knows its outcome.
-    let without = || {
-        let mut fields: Map<String, Value> = serde_json::from_slice(json).ok()?;
-        fields.remove("id")?;
-        Some(serde_json::from_value(fields.into()))
-    };
-    read.or_else(|e| without().unwrap_or(Err(e))).map_err(|e| e.to_string())
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
 fn nothing(down: &Down<'_>, id: u16) -> Result<(u16, Vec<u8>), String> {
-    read::<Empty>(down).map(|Empty {}| (id, Vec::new()))
+    down.json::<Empty>().map(|Empty {}| (id, Vec::new()))
 }
 
 #[derive(Deserialize)]

@@ -102,6 +102,11 @@ impl Answers {
         }
     }
 
+    /// Whether this frame is not answered.
+    pub(crate) fn has(&self, seq: Seq) -> bool {
+        (seq.wrapping_sub(self.first) as usize) < self.waiting.len()
+    }
+
     /// Frames that are not answered.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()

@@ -45,7 +45,7 @@ struct Sent {
 /// The commands of a device that are not over.
 #[derive(Default)]
 pub(crate) struct Commands {
-    /// A script has to encode them.
+    /// A script has to encode them, or the answer to the login has to go out first.
     waiting: VecDeque<Command>,
     /// Another one with the same key has to be answered first.
     held: VecDeque<Sent>,
@@ -156,6 +156,9 @@ impl Conversation {
 
     /// Encodes what waits, if that is done here.
     pub(crate) fn say_waiting(&mut self, t: &mut Turn<'_>) {
+        if !self.is_greeted() {
+            return;
+        }
         while let Kind::Inline(codec, _) = &mut self.language.kind
             && let Some(device) = self.device.as_deref()
             && let Some(command) = self.commands.waiting.pop_front()

@@ -51,6 +51,8 @@ pub(crate) struct Conversation {
     /// What the current frame's answer issues.
     pub(crate) issued: Option<Box<str>>,
     pub(crate) device: Option<Box<Device>>,
+    /// The frame by which it came in.
+    pub(crate) greeting: Option<Seq>,
     pub(crate) language: Language,
     /// What came of a frame that ends with a pause.
     pub(crate) gathered: BytesMut,
@@ -90,6 +92,7 @@ impl Conversation {
             opening: None,
             issued: None,
             device: None,
+            greeting: None,
             language: Language::default(),
             gathered: BytesMut::new(),
             datagrams: VecDeque::new(),
@@ -124,6 +127,17 @@ impl Conversation {
         let is_read = self.buffer.is_empty() && self.datagrams.is_empty() && self.payloads.is_empty();
         let is_done = self.current.is_none() && self.frames.is_empty() && self.answers.len() == 0;
         is_read && is_done && self.call.is_none() && self.call_at.is_none()
+    }
+
+    /// Whether it has the answer to its login: before that it expects nothing else.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeting.is_none_or(|seq| !self.answers.has(seq))
+    }
+
+    /// Sends the answers whose turn it is, and what has waited for them.
+    pub(crate) fn answer(&mut self, t: &mut Turn<'_>) {
+        self.answers.send(t);
+        self.say_waiting(t);
     }
 
     /// A frame that is none, or may not be said now.

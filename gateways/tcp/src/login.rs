@@ -202,6 +202,7 @@ impl Conversation {
         self.commands.clear();
         let down = t.config().topics.down.prefix(&login.device).into();
         self.device = Some(Box::new(Device { login, down }));
+        self.greeting = seq;
         (self.phase, self.seen, self.bad) = (Phase::Open, t.now.instant, 0);
         if let Some(seq) = seq {
             self.answers.done(seq, Verdict::Accepted);

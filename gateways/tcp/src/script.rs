@@ -158,7 +158,7 @@ impl Conversation {
         if self.call.is_some() || self.call_at.is_some() {
             return Next::Wait;
         }
-        if let Some(commands) = self.commands.inputs() {
+        if let Some(commands) = self.commands.inputs().filter(|_| self.is_greeted()) {
             let function = match shape {
                 Shape::Payload => Function::EncodeDownlink,
                 Shape::Stream => Function::Encode,

@@ -26,6 +26,7 @@ use gateway::{
 /// ```text
 /// L name [password]   I name   T name token      login, asking for a token, with it      + or -
 /// D kind text...                                 data                                    + or -
+/// W name text...                                 login with data                         + or -
 /// M text text...                                 several values
 /// R key text          H          Q               reply, heartbeat, logout                + or -, h, +
 /// ```
@@ -64,6 +65,7 @@ impl Codec for Words {
             }
             "T" => vec![login(Credential::Token(own(words[2])))],
             "D" => vec![data(words[1], words[2])],
+            "W" => vec![login(Credential::None), data("hello", words[2])],
             "M" => words[1..].iter().map(|text| data("many", text)).collect(),
             "R" => {
                 let value = words.get(2).map_or(Bytes::new(), |text| own(text));

@@ -40,7 +40,7 @@ impl Conversation {
                     None => {
                         self.current = None;
                         self.answers.end(seq);
-                        self.answers.send(t);
+                        self.answer(t);
                     }
                 }
             } else if let Some(frame) = self.frames.pop_front() {
@@ -149,7 +149,7 @@ impl Conversation {
             _ => Verdict::Unsure,
         };
         self.answers.done(seq, how);
-        self.answers.send(t);
+        self.answer(t);
     }
 }
 

@@ -11,6 +11,21 @@ fn a_command_that_needs_no_answer_is_over_when_it_is_sent() {
 }
 
 #[test]
+fn a_command_waits_for_the_answer_to_the_login() {
+    let mut b = bench();
+    b.open(A);
+    b.holds = true;
+    assert_eq!(b.say("W d1 x\n"), "");
+    let (peer, ticket, answer) = b.held.pop_front().unwrap();
+    b.reply(peer, ticket, answer);
+    assert_eq!(b.perform(), "");
+    // The session is there, and what the login said beside is not published yet.
+    assert_eq!(b.command("say", "{}", 1), "");
+    assert_eq!(b.release(), "+say;");
+    assert_eq!(b.settled, [1]);
+}
+
+#[test]
 fn the_answer_of_a_device_is_the_outcome_of_its_command() {
     let mut b = bench();
     b.device("d1");
