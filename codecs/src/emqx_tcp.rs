@@ -24,7 +24,7 @@ pub(crate) const DEF: Def = Def {
     build: |options| Box::new(EmqxTcp::new(options)),
     samples: &[
         Sample {
-            about: "CONNECT with client id `dev1`, user name `u` and password `pw`; worked out from the layout above",
+            about: "CONNECT with client id `dev1`, user name `u` and password `pw`; worked out from the layout",
             hex: "11 000e 3c 0004 64657631 0001 75 0002 7077",
             up: &[r#"{"login": {"device": "dev1", "username": "u", "password": "pw"}}"#],
             answer: "20 0014 436f6e6e656374205375636365737366756c6c79",

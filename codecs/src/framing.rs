@@ -85,7 +85,7 @@ impl Framing {
         Framing { cut: Cut::Line, begin: none.clone(), end: none, strip: 0, sum: None, max_frame: MAX_FRAME }
     }
 
-    /// Cuts one frame off the front and gives its payload; None if there is no whole one yet. A bad one is cut off too.
+    /// Cuts one frame off the front and gives its payload; None if there is no whole one yet. A bad one goes too.
     pub fn cut(&self, buf: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
         self.look_for_begin(buf)?;
         let window = &buf[..buf.len().min(self.max_frame)];

@@ -1,5 +1,6 @@
 //! A line is a value in JSON. What is an object of one member named `login`, `reply`, `heartbeat` or `logout` is what
-//! [`Up`]'s own JSON form says; everything else is data as it stands on the line, whose kind its member `kind` or `type` says.
+//! [`Up`]'s own JSON form says; everything else is data as it stands on the line, whose kind its member `kind` or `type`
+//! says.
 //!
 //! ```text
 //! device                                   gateway

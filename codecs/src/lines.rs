@@ -1,4 +1,4 @@
-//! Lines of text, each a message; an empty one says that the device is there. `framing` may say what else ends a line.
+//! Lines of text, each a message; an empty one says that the device is there. A `framing` may say what else ends a line.
 
 use bytes::BytesMut;
 

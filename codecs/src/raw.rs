@@ -1,5 +1,5 @@
-//! Bytes as they are: `data` with what is in a frame, and the frames of a device's own language are made by who publishes.
-//! Without a `framing` whatever arrives at once is one frame, which over TCP means little.
+//! Bytes as they are: `data` with what is in a frame. Without a `framing` whatever arrives at once is one frame, which over
+//! TCP means little.
 
 use bytes::{Bytes, BytesMut};
 

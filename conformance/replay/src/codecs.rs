@@ -1,5 +1,6 @@
-//! Every codec that is built in: byte one says which, byte two how the rest is cut into pieces. Whatever comes, a codec takes at
-//! least a byte with each frame and keeps no more than it says; and the pieces mean what they mean as one, but for `raw`.
+//! Every codec that is built in: byte one says which, byte two how the rest is cut into pieces. Whatever comes, a codec
+//! takes at least a byte with each frame and keeps no more than it says; and the pieces mean what they mean as one, but
+//! for `raw`.
 
 use bytes::BytesMut;
 use codecs::{CODECS, Codec, Context, Costs, Def, Down, Options, Up};

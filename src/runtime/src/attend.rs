@@ -85,8 +85,7 @@ fn converse(
     }
 }
 
-/// Answers devices on a UDP port until it fails, or once if `is_once`. Of a device that comes after too many others all are
-/// forgotten.
+/// Answers devices on a UDP port until it fails, or once. When there are too many devices all of them are forgotten.
 pub fn datagram(place: &Place<'_>, engage: Engage<'_>) -> io::Result<()> {
     let socket = UdpSocket::bind(place.bind)?;
     (place.bound)(socket.local_addr()?);

@@ -7,7 +7,7 @@ const ROW: usize = 16;
 const ROWS: usize = 32;
 const AROUND: usize = 2;
 
-/// Appends rows of `bytes`, of which the first has the number `offset`. Under the byte `mark.0` of them, `mark.1` says why.
+/// Appends rows of `bytes`, of which the first has the number `offset`. Under the byte `mark.0` of them `mark.1` is said.
 pub(super) fn rows(out: &mut String, offset: usize, bytes: &[u8], mark: Option<(usize, &str)>) {
     let marked = mark.map(|(at, _)| at / ROW);
     let count = bytes.len().div_ceil(ROW).max(marked.map_or(0, |row| row + 1));
