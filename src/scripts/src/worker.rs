@@ -137,7 +137,14 @@ impl Output {
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let thread = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("answers".to_owned()).stack_size(128 * 1024);
-        builder.spawn(move || thread.tick())?;
+        let (runs, is_running) = std::sync::mpsc::channel();
+        builder.spawn(move || {
+            // Whoever waits has not gone.
+            let _ = runs.send(());
+            thread.tick();
+        })?;
+        // What a thread asks the kernel for before it runs (rseq) is not allowed any more when rights are given up.
+        is_running.recv().map_err(io::Error::other)?;
         Ok(Output(shared))
     }
 
