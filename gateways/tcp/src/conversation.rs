@@ -51,7 +51,7 @@ pub(crate) struct Conversation {
     /// What the current frame's answer issues.
     pub(crate) issued: Option<Box<str>>,
     pub(crate) device: Option<Box<Device>>,
-    /// The frame by which it came in.
+    /// The frame by which it came in, until that is answered.
     pub(crate) greeting: Option<Seq>,
     pub(crate) language: Language,
     /// What came of a frame that ends with a pause.
@@ -131,12 +131,13 @@ impl Conversation {
 
     /// Whether it has the answer to its login: before that it expects nothing else.
     pub(crate) fn is_greeted(&self) -> bool {
-        self.greeting.is_none_or(|seq| !self.answers.has(seq))
+        self.greeting.is_none()
     }
 
     /// Sends the answers whose turn it is, and what has waited for them.
     pub(crate) fn answer(&mut self, t: &mut Turn<'_>) {
         self.answers.send(t);
+        self.greeting.take_if(|seq| !self.answers.has(*seq));
         self.say_waiting(t);
     }
 

@@ -103,6 +103,42 @@ fn a_sample_in_a_datagram_is_read_or_counted() {
 }
 
 #[test]
+fn two_samples_in_one_segment_are_published_twice() {
+    for (def, sample, bytes) in samples().filter(|(def, ..)| !WITHOUT_FRAMES.contains(&def.name)) {
+        let (once, twice) = (play(def, &[&bytes]), play(def, &[&bytes.repeat(2)]));
+        let what = format!("{}: {}", def.name, sample.about);
+        // Between them the first one may have said goodbye, and the second one is known by its address again.
+        assert_eq!(twice.0.len(), 2 * once.0.len(), "{what}: {:?}", twice.0);
+        // What is escaped in an answer depends on its number.
+        assert!(twice.1.starts_with(&once.1), "{what}");
+        assert_eq!(twice.1.len() > once.1.len(), !once.1.is_empty(), "{what} is answered twice");
+    }
+}
+
+#[test]
+fn who_logs_in_twice_is_answered_twice_and_who_is_silent_then_is_closed() {
+    for (def, sample, bytes) in samples() {
+        let says_login = |up: &&str| matches!(Up::from_json(up.as_bytes()), Ok(Up::Login(_)));
+        if sample.up.len() != 1 || !sample.up.iter().all(|up| says_login(&up)) {
+            continue;
+        }
+        let what = format!("{}: {}", def.name, sample.about);
+        let mut b = bench_with(Config { codec: def.name.into(), ..Config::default() });
+        (b.knows_all_tokens, b.now) = (true, Now::from_micros(1_700_000_000_000_000));
+        b.open(A);
+        b.hand(A, &bytes);
+        let once = b.wire.len();
+        b.hand(A, &bytes);
+        assert_eq!(b.wire.len() > once, once > 0, "{what}");
+        assert!(b.closed.is_empty() && b.published.is_empty(), "{what}");
+        b.wait(599_999);
+        assert!(b.closed.is_empty(), "{what}");
+        b.wait(1);
+        assert_eq!(b.closed, [Close::KeepAlive], "{what}");
+    }
+}
+
+#[test]
 fn logins_of_samples_open_the_session_of_their_device() {
     for (def, sample, bytes) in samples() {
         let Some(Ok(Up::Login(login))) = sample.up.first().map(|up| Up::from_json(up.as_bytes())) else {
