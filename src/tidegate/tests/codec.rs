@@ -66,7 +66,7 @@ fn a_bad_frame_is_pointed_at_and_the_next_one_is_read() {
     let (out, err) = fails(&["try", "raw", "--framing", framing, "--hex", "01020300 0102 0400 010203"]);
     assert!(out.starts_with("frame 1  bytes 0..4\n"), "{out}");
     let marked = "bad frame  bytes 4..8, wrong at byte 7\n\
-                  \x20 00000004  01 02 04 00 01 02 03                             .......\n\
+                  \x20 00000004  01 02 04 00                                      ....\n\
                   \x20                    ^^ the checksum is 00, and 07 would be right\n\
                   3 bytes wait for the rest of their frame\n\
                   \x20 00000008  01 02 03                                         ...\n";

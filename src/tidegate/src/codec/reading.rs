@@ -202,7 +202,8 @@ impl Reading {
         } else {
             writeln!(out, "bad frame  bytes {from}..{to}, wrong at byte {}", from + at)
         };
-        let shown = len.max((at + 16).min(before.len()));
+        // Where only the stream ends nothing was cut off: some bytes more say more.
+        let shown = if at < len { len } else { (at + 16).min(before.len()) };
         dump::rows(out, from, &before[..shown], Some((at, &fault.why)));
     }
 
