@@ -58,7 +58,7 @@ class Watch:
         while not self.is_over:
             for name, device in self.devices.items():
                 at = time.monotonic()
-                device.say(f'{{"kind":"data","data":{{"at":{at}}}}}\n' if name == "rust" else f"{at}\n")
+                device.say(f'{{"at":{at}}}\n' if name == "rust" else f"{at}\n")
                 self.sent[name] += 1
             time.sleep(0.01)
 
@@ -67,7 +67,7 @@ class Watch:
         self.is_over = True
         self.thread.join()
         try:
-            harness.until(lambda: all(len(self.late[n]) == self.sent[n] for n in self.sent), "all has come")
+            harness.until(lambda: all(len(self.late[n]) == self.sent[n] for n in self.sent), f"{self.sent} has come")
         finally:
             self.counter.close()
             for device in self.devices.values():
