@@ -1,21 +1,17 @@
 //! Whether a codec can be used: it is loaded, and its examples are played.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use codecs::examples::Examples;
 use codecs::wasm::Module;
 use codecs::{Build, Found, Options, Shape};
 use gateway::ProgramId;
-use scripts::pipe::{Limits, Request, Response};
+use scripts::pipe::Limits;
 
 use super::disk::Kind;
 use super::folder::{Contents, Files};
-use crate::scripts::once::Worker;
-
-/// Time beyond a script's own for a worker that is new.
-const GRACE: Duration = Duration::from_secs(2);
+use crate::scripts::once;
 
 /// A codec that can be used.
 pub(super) enum Checked {
@@ -59,18 +55,15 @@ pub(super) fn check(
         }
         return Ok(Checked::Inline(module));
     }
-    let mut worker = Worker::start()?;
-    worker.ask(&Request::Load {
-        program: ProgramId(0),
-        name: name.to_owned(),
-        source: Bytes::copy_from_slice(source),
-        limits,
-    })?;
-    match worker.next(limits.time + GRACE)? {
-        Response::Loaded { shape, .. } => Ok(Checked::Script(shape)),
-        Response::Refused { why, .. } => Err(why),
-        other => Err(format!("a worker answered with {other:?}")),
+    let script = once::load(name, Bytes::copy_from_slice(source), limits)?;
+    if let Some(examples) = examples {
+        let file = files.source.file_name().and_then(|f| f.to_str()).unwrap_or_default();
+        let report = scripts::examples::Examples::from_yaml(text(examples)?)?.check(file, &script);
+        if !report.failures.is_empty() {
+            return Err(report.failures.join("\n"));
+        }
     }
+    Ok(Checked::Script(script.shape()))
 }
 
 /// What was found good before.

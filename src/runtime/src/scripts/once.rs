@@ -6,17 +6,42 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use scripts::pipe::{Request, Response, read};
+use bytes::Bytes;
+use gateway::ProgramId;
+use scripts::Remote;
+use scripts::pipe::{Limits, Request, Response, read};
 
 use super::process::{BINARY, WORKER};
 
 /// Longest time until it says that it is there.
 const START: Duration = Duration::from_secs(10);
+/// Time beyond a script's own for a worker that is new, and a machine that is busy.
+const GRACE: Duration = Duration::from_secs(2);
 /// Answers that wait to be taken.
 const ANSWERS: usize = 64;
 
+/// Loads a script in a worker of its own, which ends when nobody has the script any more. The error is for who wrote it.
+pub fn load(name: &str, source: Bytes, limits: Limits) -> Result<Remote, String> {
+    let mut worker = Worker::start()?;
+    let program = ProgramId(0);
+    worker.ask(&Request::Load { program, name: name.to_owned(), source, limits })?;
+    let shape = match worker.next(limits.time + GRACE)? {
+        Response::Loaded { shape, .. } => shape,
+        Response::Refused { why, .. } => return Err(why),
+        other => return Err(format!("a worker answered with {other:?}")),
+    };
+    let ask = move |request: Request| {
+        worker.ask(&request)?;
+        match worker.next(limits.time + GRACE)? {
+            Response::Called { result, .. } => Ok(result),
+            other => Err(format!("a worker answered with {other:?}")),
+        }
+    };
+    Ok(Remote::new(program, shape, Box::new(ask)))
+}
+
 /// See the module. Dropped, it is killed.
-pub struct Worker {
+struct Worker {
     child: Child,
     input: ChildStdin,
     said: Receiver<Response>,
@@ -25,7 +50,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts one. The error is for the operator.
-    pub fn start() -> Result<Worker, String> {
+    fn start() -> Result<Worker, String> {
         let cannot = |e: std::io::Error| format!("a worker cannot be started: {e}");
         let mut child = Command::new(BINARY)
             .arg0("tidegate")
@@ -59,7 +84,7 @@ impl Worker {
     }
 
     /// Asks it something; [`Worker::next`] has the answers.
-    pub fn ask(&mut self, request: &Request) -> Result<(), String> {
+    fn ask(&mut self, request: &Request) -> Result<(), String> {
         let mut message = Vec::new();
         request.encode(&mut message).map_err(|_| "it is too long for a worker".to_owned())?;
         // What it died of is told by the answer that does not come.
@@ -68,7 +93,7 @@ impl Worker {
     }
 
     /// Its next answer. One that is later than this has ended it.
-    pub fn next(&mut self, wait: Duration) -> Result<Response, String> {
+    fn next(&mut self, wait: Duration) -> Result<Response, String> {
         match self.said.recv_timeout(wait) {
             Ok(response) => Ok(response),
             Err(RecvTimeoutError::Timeout) => {
