@@ -178,6 +178,11 @@ fn a_stream_is_read_out_of_a_capture_in_its_order() {
     ];
     assert_eq!(seen, expected);
     assert!(lines.iter().all(|line| line["from"] == "10.0.0.2:40000"), "{out}");
+    // Cut within the last packet, as when tcpdump is killed.
+    let bytes = std::fs::read(&path).unwrap();
+    let path = file("cut.pcap", &bytes[..bytes.len() - 3]);
+    let cut = ok(&["--json", "try", "lines", "--pcap", path.to_str().unwrap()]);
+    assert_eq!(cut.lines().collect::<Vec<_>>(), out.lines().take(2).collect::<Vec<_>>());
 }
 
 #[test]

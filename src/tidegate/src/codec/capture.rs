@@ -65,7 +65,8 @@ pub(super) fn read(file: &Path, port: Option<u16>) -> Result<Vec<Piece>, String>
             Err(PcapError::Incomplete(_)) => {
                 reader.refill().map_err(|_| bad("cannot be read on".to_owned()))?;
             }
-            Err(PcapError::UnexpectedEof) => return Err(bad("ends within a packet".to_owned())),
+            // Whoever ended the capture did so while a packet was written: what came before it is good.
+            Err(PcapError::UnexpectedEof) if !talks.pieces.is_empty() => break,
             Err(e) => return Err(bad(format!("no capture: {e:?}"))),
         }
     }
