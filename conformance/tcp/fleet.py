@@ -1,0 +1,155 @@
+"""Two hundred terminals of JT/T 808 and two hundred trackers of Teltonika, written from the public descriptions, on
+lines that are cut: nothing that was answered is lost, and nothing comes twice but what was sent twice, because its line
+was cut before the answer. Commands reach their devices, and their outcomes who gave them.
+
+`SEED` repeats what chance decided, as far as time lets it; `DEVICES` and `RECORDS` make it larger.
+"""
+
+import asyncio
+import os
+import random
+import time
+import unittest
+
+from tcp.kit import jt808, teltonika
+from tcp.kit.gateway import Gateway
+from tcp.kit.ledger import Ledger
+from tcp.kit.terminal import Terminal
+from tcp.kit.tracker import Tracker
+from tcp.kit.watch import Watch
+
+SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
+DEVICES = int(os.environ.get("DEVICES", 200))
+RECORDS = int(os.environ.get("RECORDS", 12))
+LONGEST = 120
+
+
+class Fleet:
+    """Terminals and trackers of a gateway, and who uses them."""
+
+    def __init__(self, server, devices, records):
+        self.server, self.ledger, self.chance = server, Ledger(), random.Random(SEED)
+        self.parameters = {}
+        self.devices = [self.terminal(i) for i in range(devices)] + [self.tracker(i) for i in range(devices)]
+        for device in self.devices:
+            self.ledger.has(device.name, records)
+        self.watch = Watch(server.port("tcp"), self.heard)
+
+    def terminal(self, i):
+        chance = random.Random(f"{SEED} terminal {i}")
+        return Terminal(f"1390000{i:04}", self.server.port("jt808"), self.ledger, chance, is_2019=i % 2 == 1)
+
+    def tracker(self, i):
+        codecs = (teltonika.CODEC_8, teltonika.CODEC_8E, teltonika.CODEC_16)
+        chance = random.Random(f"{SEED} tracker {i}")
+        name = teltonika.luhn(f"3520930864{i:04}")
+        return Tracker(name, self.server.port("teltonika"), self.ledger, chance, codecs[i % 3])
+
+    def heard(self, device, kind, value, _message):
+        """Something came at MQTT."""
+        if kind == "location":
+            number = jt808.number_of(value) if "mileage_km" in value else teltonika.number_of(value)
+            self.ledger.came[device, number] += 1
+        elif kind == "reply" and "id" in value:
+            order = value["id"]
+            if order in self.parameters:
+                self.parameters[order].append(value)
+            else:
+                self.ledger.outcomes[order].append(value)
+        elif kind not in ("register", "auth", "params", "reply"):
+            self.ledger.fail(f"{device} is said to have said {kind}: {value}")
+
+    async def give_orders(self):
+        """Two commands for each device, at any time of its life; to terminals a question too."""
+        for device in self.chance.sample(self.devices, len(self.devices)) * 2:
+            await device.known.wait()
+            order = f"{device.name}-{len(self.ledger.ordered)}"
+            self.ledger.ordered[order] = device.name
+            if isinstance(device, Terminal):
+                self.watch.tell(device.name, "text", {"id": order, "text": order})
+                if self.chance.random() < 0.2:
+                    self.parameters[f"?{order}"] = []
+                    self.watch.tell(device.name, "query_params", {"id": f"?{order}"})
+            else:
+                self.watch.tell(device.name, "command", {"id": order, "command": order})
+            await asyncio.sleep(0.01)
+
+    async def live(self, kill_after=None):
+        """Until all is said and done."""
+        end = asyncio.Event()
+        lives = [asyncio.create_task(device.live(end)) for device in self.devices]
+        orders = asyncio.create_task(self.give_orders())
+        try:
+            if kill_after:
+                await asyncio.sleep(kill_after)
+                await asyncio.to_thread(self.server.killed)
+            await orders
+            began = time.monotonic()
+            while not self.is_over() and time.monotonic() < began + LONGEST:
+                await asyncio.sleep(0.1)
+                if broken := [life for life in lives if life.done()]:
+                    broken[0].result()
+            end.set()
+            await asyncio.wait(lives, timeout=30)
+            # What comes too often comes late.
+            await asyncio.sleep(1)
+        finally:
+            for life in lives:
+                life.cancel()
+            await asyncio.gather(*lives, return_exceptions=True)
+            self.watch.close()
+
+    def is_over(self):
+        return self.ledger.is_quiet() and all(self.parameters.values())
+
+
+class Ledgers(unittest.TestCase):
+    """That what is wrong is seen."""
+
+    def test_what_is_lost_comes_twice_or_was_never_said_is_found(self):
+        ledger = Ledger()
+        ledger.has("d", 4)
+        for number in (1, 2, 3):
+            ledger.tried("d", [number])
+            ledger.answered("d", [number])
+        ledger.came.update({("d", 1): 1, ("d", 2): 2, ("d", 4): 1})
+        ledger.ordered["o"] = "d"
+        ledger.obeyed["o"] = 1
+        ledger.outcomes["o"] = [{"ok": True}, {"ok": False}]
+        self.assertFalse(ledger.is_quiet())
+        found = ["d 3 is lost", "d 2 came 2 times and was sent 1 times", "d 4 was never sent, and came",
+                 "the command o of d: {'ok': False}", "the command o of d has 2 outcomes and was heard 1 times"]
+        self.assertEqual(ledger.audit(), found)
+        # Sent again after a cut: it may come again.
+        ledger.tried("d", [2])
+        self.assertNotIn("d 2 came 2 times and was sent 1 times", ledger.audit())
+
+
+class Fleets(unittest.TestCase):
+    def play(self, server, devices, records, kill_after=None):
+        fleet = Fleet(server, devices, records)
+        asyncio.run(fleet.live(kill_after))
+        print(f"  seed {SEED}: {fleet.ledger.summary()}", flush=True)
+        wrong = fleet.ledger.audit(may_repeat=1 if kill_after else 0)
+        wrong += [f"the question {order} has no outcome" for order, told in fleet.parameters.items() if not told]
+        wrong += [f"the question {order}: {value}" for order, told in fleet.parameters.items() for value in told
+                  if not value["ok"] or not value.get("data")]
+        if wrong:
+            self.fail("\n".join([f"{len(wrong)} with the seed {SEED}", *wrong[:50]]))
+        return fleet
+
+    def test_nothing_is_lost_and_nothing_comes_twice_without_a_reason(self):
+        with Gateway() as server:
+            fleet = self.play(server, DEVICES, RECORDS)
+            for figure in ("cuts", "parameters asked for"):
+                self.assertGreater(fleet.ledger.figures[figure], 0, f"nothing was tried of: {figure}")
+            self.assertEqual(fleet.ledger.figures["ends from elsewhere"], 0, "the gateway has closed lines")
+
+    def test_nothing_that_was_answered_is_lost_when_the_gateway_is_killed(self):
+        with Gateway() as server:
+            fleet = self.play(server, max(DEVICES // 5, 1), RECORDS, kill_after=3)
+            self.assertGreater(fleet.ledger.figures["ends from elsewhere"], 0, "nobody was there when it was killed")
+
+
+if __name__ == "__main__":
+    unittest.main()
