@@ -6,7 +6,8 @@
 //!                                               -> nothing in time  -> up/reply {"id": 7, "ok": false, ...}
 //! ```
 //!
-//! A command is settled when it is over: one whose connection ends before that is sent again to the device when it comes back.
+//! A command is settled when it is over: one whose connection ends before that is sent again to the device when it
+//! comes back.
 
 use std::collections::VecDeque;
 

@@ -169,7 +169,8 @@ fn framing(s: &mut Section<'_>) -> Option<Framing> {
 
 fn naming(kind: &Kind) -> Result<Naming, String> {
     let text = || {
-        "must be \"login\", \"first-frame\", \"address\", \"address-port\", \"certificate\", \"psk\" or \"json:FIELD\""
+        "must be \"login\", \"first-frame\", \"address\", \"address-port\", \"certificate\", \"psk\" \
+         or \"json:FIELD\""
             .to_owned()
     };
     let Kind::Text(word) = kind else { return Err(text()) };

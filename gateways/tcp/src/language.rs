@@ -34,8 +34,7 @@ pub(crate) enum Kind {
 }
 
 impl Language {
-    /// Takes the newest version. Must not be called between the two halves of a frame that a codec has taken apart: what is
-    /// left in a buffer is read by the new version.
+    /// Takes the newest version. What is left in a buffer is read by it.
     pub(crate) fn refresh(
         &mut self,
         config: &Config,

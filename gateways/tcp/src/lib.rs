@@ -1,5 +1,5 @@
-//! Private protocols over TCP, TLS, UDP and DTLS: a listener names a codec, which knows the devices' language, and everything
-//! else is the same for every device.
+//! Private protocols over TCP, TLS, UDP and DTLS: a listener names a codec, which knows the devices' language, and
+//! everything else is the same for every device.
 //!
 //! ```text
 //! bytes -> codec -> Login      -> session                 -> answer, or refusal and the end
@@ -9,7 +9,7 @@
 //! {device}/dn/{kind} -> codec -> bytes
 //! ```
 //!
-//! One [`Tcp`] serves a stream, or all peers of a datagram socket; the conversation of a peer is the same for both.
+//! One [`Tcp`] serves a stream, or all peers of a datagram socket; a peer's conversation is the same for both.
 
 mod answers;
 mod command;

@@ -1,5 +1,5 @@
-//! Frames and commands that are read and written by programs outside the process: one call at a time, whose answer comes
-//! later.
+//! Frames and commands that are read and written by programs outside the process: one call at a time, whose answer
+//! comes later.
 
 use std::time::Duration;
 
@@ -141,7 +141,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// A codec that runs here has come in the script's place: it reads the stream on, and says what the script has not said.
+    /// A codec that runs here has come in the script's place: it reads the stream on, and says what the script has not.
     pub(crate) fn take_over_from_script(&mut self, t: &mut Turn<'_>) {
         self.refused = 0;
         self.say_waiting(t);

@@ -118,8 +118,8 @@ fn two_samples_in_one_segment_are_published_twice() {
 #[test]
 fn who_logs_in_twice_is_answered_twice_and_who_is_silent_then_is_closed() {
     for (def, sample, bytes) in samples() {
-        let says_login = |up: &&str| matches!(Up::from_json(up.as_bytes()), Ok(Up::Login(_)));
-        if sample.up.len() != 1 || !sample.up.iter().all(|up| says_login(&up)) {
+        let says_login = |up: &str| matches!(Up::from_json(up.as_bytes()), Ok(Up::Login(_)));
+        if sample.up.len() != 1 || !sample.up.iter().all(|up| says_login(up)) {
             continue;
         }
         let what = format!("{}: {}", def.name, sample.about);
