@@ -10,7 +10,7 @@ from tcp.kit.field import Counter, ask, workers
 from tcp.kit.place import Device, Gateway
 
 GOOD = """function decodeUplink(input) { return { data: { at: Number(String.fromCharCode(...input.bytes)) } }; }
-function encodeDownlink(input) { return { bytes: [111, 107, 10], fPort: 1 }; }
+function encodeDownlink(input) { return { bytes: [111, 107], fPort: 1 }; }
 """
 # What each does with a frame, and how its calls end: "program" is an error of its own, "limit" one that was stopped.
 HOSTILE = {
