@@ -5,7 +5,7 @@
 //! has not asked for it, and so nothing of QoS 1 or 2 before the last was settled; a deadline that has passed is not asked
 //! for again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use wire::{Reader, Short};
 
 /// What was asked and is not answered.
 enum Asked {
-    Connect,
+    /// To be this client.
+    Connect(Box<str>),
     Publish,
     Subscribe(usize),
     Unsubscribe(usize),
@@ -35,8 +36,8 @@ struct Seat {
     is_open: bool,
     /// Whether it wants its next delivery, once it has said so.
     wants: Option<bool>,
-    /// The delivery that is not settled.
-    outstanding: Option<DeliveryId>,
+    /// Whose session is open there, or was last.
+    client: Box<str>,
 }
 
 struct Driver {
@@ -46,6 +47,10 @@ struct Driver {
     seats: [Seat; 3],
     asked: VecDeque<(Peer, Ticket, Asked)>,
     delivered: u16,
+    /// Clients whose sessions have ended. There may be one of every other from before.
+    ended: Vec<Box<str>>,
+    /// The delivery of each client that is not settled.
+    outstanding: HashMap<Box<str>, DeliveryId>,
     facts: Facts,
     /// What the last session kept, for the next one.
     kept: Vec<(Box<str>, Bytes)>,
@@ -107,7 +112,7 @@ impl Driver {
             is_there: false,
             is_open: false,
             wants: None,
-            outstanding: None,
+            client: "".into(),
         };
         Driver {
             machine: MqttSn::new(Arc::new(config(how))),
@@ -116,6 +121,8 @@ impl Driver {
             seats: [seat(0), seat(1), seat(2)],
             asked: VecDeque::new(),
             delivered: 0,
+            ended: Vec::new(),
+            outstanding: HashMap::new(),
             facts,
             kept: Vec::new(),
         }
@@ -156,7 +163,7 @@ impl Driver {
     fn hand(&mut self, at: usize, datagram: &[u8]) -> Flow {
         let seat = &mut self.seats[at];
         if !seat.is_there {
-            (seat.is_there, seat.wants, seat.outstanding) = (true, None, None);
+            (seat.is_there, seat.wants) = (true, None);
             seat.peer.generation += 1;
             self.facts.address.set_port(1000 + at as u16);
             self.machine.opened(self.now, seat.peer, &self.facts, &mut self.out);
@@ -200,7 +207,7 @@ impl Driver {
 
     fn act(&mut self, action: Action) {
         let (peer, ticket, asked) = match action {
-            Action::Connect(peer, ticket, _) => (peer, ticket, Asked::Connect),
+            Action::Connect(peer, ticket, connect) => (peer, ticket, Asked::Connect(connect.client_id)),
             Action::Publish(peer, publish) => match publish.ticket {
                 Some(ticket) => (peer, ticket, Asked::Publish),
                 None => return,
@@ -216,13 +223,18 @@ impl Driver {
                 (peer, ticket, Asked::Saved)
             }
             Action::Settle(peer, id, _) => {
-                let outstanding = self.seats[peer.slot as usize].outstanding.take();
+                let outstanding = self.outstanding.remove(&self.seats[peer.slot as usize].client);
                 return assert_eq!(outstanding, Some(id), "settles what is not outstanding");
             }
             Action::Want(peer, wants) => return self.seats[peer.slot as usize].wants = Some(wants),
-            Action::Disconnect(peer, _) => {
-                let seat = &mut self.seats[peer.slot as usize];
-                return (seat.is_open, seat.outstanding) = (false, None);
+            Action::Disconnect(peer, how) => {
+                let at = peer.slot as usize;
+                if how.expiry == Some(Duration::ZERO) && self.seats[at].is_open {
+                    let client = self.seats[at].client.clone();
+                    self.outstanding.remove(&client);
+                    self.ended.push(client);
+                }
+                return self.detach(at);
             }
             _ => return,
         };
@@ -236,6 +248,7 @@ impl Driver {
             [Refusal::NotAuthorised, Refusal::ServerBusy, Refusal::TopicName, Refusal::QuotaExceeded];
         let refusal = refusal[usize::from(how >> 2 & 3)];
         let is_refused = how & 3 == 1;
+        let mut taken_over = Vec::new();
         let answer = match asked {
             Asked::Subscribe(n) => {
                 Answer::Subscribed(vec![if is_refused { Err(refusal) } else { Ok(Qos::AtLeastOnce) }; n])
@@ -245,13 +258,35 @@ impl Driver {
             }
             Asked::Known => Answer::Known(!is_refused),
             _ if is_refused => Answer::Refused(refusal),
-            Asked::Connect => {
-                self.seats[peer.slot as usize].is_open = true;
+            Asked::Connect(client) => {
+                // A session does not vanish while two come for it.
+                let is_same = |asked: &Asked| matches!(asked, Asked::Connect(another) if *another == client);
+                let are_two = self.asked.iter().any(|(.., asked)| is_same(asked));
+                let is_present = (how & 2 != 0 || are_two) && !self.ended.contains(&client);
+                self.ended.retain(|ended| *ended != client);
+                if !is_present {
+                    self.outstanding.remove(&client);
+                }
+                for (at, seat) in self.seats.iter_mut().enumerate() {
+                    if seat.is_open && seat.client == client {
+                        seat.is_open = false;
+                        taken_over.push(at);
+                    }
+                }
+                // Where the answer waits for the store they are told before.
+                if how & 0x40 != 0 {
+                    taken_over
+                        .drain(..)
+                        .filter(|at| *at != peer.slot as usize)
+                        .for_each(|at| self.stop(at, 0));
+                }
+                let seat = &mut self.seats[peer.slot as usize];
+                (seat.is_open, seat.client) = (true, client);
                 Answer::Connected(Box::new(Connected {
                     client_id: "c".into(),
-                    session_present: how & 2 != 0,
+                    session_present: is_present,
                     data: None,
-                    facts: if how & 2 != 0 { self.kept.clone() } else { Vec::new() },
+                    facts: if is_present { self.kept.clone() } else { Vec::new() },
                 }))
             }
             Asked::Publish => Answer::Published(usize::from(how & 2)),
@@ -259,19 +294,22 @@ impl Driver {
         };
         self.machine.reply(self.now, peer, ticket, answer, &mut self.out);
         self.check();
+        taken_over.into_iter().filter(|at| *at != peer.slot as usize).for_each(|at| self.stop(at, 0));
     }
 
     fn deliver(&mut self, at: usize, how: u8, payload: &[u8]) {
         let seat = &mut self.seats[at];
-        if !seat.is_open || seat.wants == Some(false) || seat.outstanding.is_some() {
+        if !seat.is_open || seat.wants == Some(false) {
             return;
         }
+        // What the session of before has not settled comes again.
+        let again = self.outstanding.get(&seat.client).copied();
         let topics = ["a/b", "ab", "fixed", "long/topic/of/a/sensor"];
         let topic = topics[usize::from(how >> 4 & 3)];
         let message = Message::from_slice(self.now, topic, Bytes::copy_from_slice(payload));
-        let qos = Qos::from_u8(how & 3).unwrap_or_default();
+        let qos = if again.is_some() { Qos::AtLeastOnce } else { Qos::from_u8(how & 3).unwrap_or_default() };
         self.delivered = self.delivered.wrapping_add(1).max(1);
-        let id = DeliveryId(self.delivered);
+        let id = again.unwrap_or(DeliveryId(self.delivered));
         let deliver = match how & 0xC0 {
             0x40 => Deliver::Release(id),
             0x80 => Deliver::Nothing,
@@ -285,11 +323,12 @@ impl Driver {
                 subscriptions: &[],
             }),
         };
-        match &deliver {
-            Deliver::Release(id) => seat.outstanding = Some(*id),
-            Deliver::Message(d) => seat.outstanding = d.id,
-            Deliver::Nothing => {}
-        }
+        let outstanding = match &deliver {
+            Deliver::Release(id) => Some(*id),
+            Deliver::Message(d) => d.id,
+            Deliver::Nothing => None,
+        };
+        self.outstanding.extend(outstanding.map(|id| (seat.client.clone(), id)));
         // One that was asked for and is not there is still wanted.
         if !matches!(deliver, Deliver::Nothing) {
             seat.wants = seat.wants.map(|_| false);
@@ -317,12 +356,22 @@ impl Driver {
         }
     }
 
+    /// The connection of a session is over. What it has in flight stays with it if it goes on, which is not played where
+    /// nobody comes for it.
+    fn detach(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        let is_wanted = |asked: &Asked| matches!(asked, Asked::Connect(client) if *client == seat.client);
+        if std::mem::take(&mut seat.is_open) && !self.asked.iter().any(|(.., asked)| is_wanted(asked)) {
+            self.outstanding.remove(&seat.client);
+        }
+    }
+
     fn leave(&mut self, at: usize) {
         let seat = &mut self.seats[at];
         if std::mem::take(&mut seat.is_there) {
             let peer = seat.peer;
-            seat.is_open = false;
             self.asked.retain(|(of, ..)| *of != peer);
+            self.detach(at);
             self.machine.closed(self.now, peer, &mut self.out);
             self.check();
         }

@@ -218,14 +218,9 @@ impl MqttSn {
                 self.prove(peer, out);
                 out.act(Action::Receive(peer, ticket(Asked::Receive, 0, msg_id), id));
             }
-            // Who has moved meanwhile gets no answer to what was asked at the address before.
-            Some(Outgoing { what: What::Received { id: known }, .. }) if *known == id => {
-                out.act(Action::Receive(peer, ticket(Asked::Receive, 0, msg_id), id));
-            }
-            // PUBREL was lost, or nothing is known of it: the client is done with it either way.
-            _ => {
-                send(c, peer, out, kind::PUBREL, |wire| wire.put_u16(msg_id));
-            }
+            // PUBREL was lost, the client has moved, or the gateway was started again since the PUBLISH: the session may not
+            // know yet that the client has it.
+            _ => out.act(Action::Receive(peer, ticket(Asked::Receive, 0, msg_id), id)),
         }
     }
 
@@ -233,10 +228,11 @@ impl MqttSn {
     pub(crate) fn noted(&mut self, now: Now, peer: Peer, msg_id: u16, is_known: bool, out: &mut Outbox) {
         let id = DeliveryId(msg_id);
         let Some(client) = self.peers.get_mut(peer).and_then(|c| c.client.as_mut()) else { return };
-        let Some(outgoing) = client.outgoing.as_mut() else { return };
-        if !matches!(outgoing.what, What::Received { id: received } if received == id) {
-            return;
-        }
+        let is_ours = |o: &&mut Outgoing| matches!(o.what, What::Received { id: received } if received == id);
+        let Some(outgoing) = client.outgoing.as_mut().filter(is_ours) else {
+            // The client is done with it whether it was known or not.
+            return self.say(peer, out, kind::PUBREL, |wire| wire.put_u16(msg_id));
+        };
         (outgoing.what, outgoing.tries) = (What::Release { id }, 0);
         if !is_known {
             return self.settle(peer, None, Settle::Done, out);

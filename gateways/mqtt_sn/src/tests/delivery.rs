@@ -116,3 +116,22 @@ fn section_5_4_13_a_client_that_is_congested_is_asked_again() {
     assert!(b.say(1, "07 0d \"ab\" 00 01 03").is_empty(), "not supported: the next one");
     assert!(b.sessions["a"].in_flight.is_none());
 }
+
+#[test]
+fn section_6_10_pubrec_of_a_message_from_before_the_restart_is_noted_before_it_is_released() {
+    let mut b = bench();
+    b.credential = Some("a");
+    b.join(1, "a", false);
+    assert_eq!(b.queue("a", "ab", "m", 2), ["1: 08 0c 42 61 62 00 01 6d"]);
+    b.restart(Config::default());
+    b.credential = Some("a");
+    // Over DTLS it goes on as if nothing had happened.
+    let heard = b.say(1, "04 0f 00 01");
+    assert!(
+        heard.iter().all(|sent| sent == "1: 04 10 00 01") && !heard.is_empty(),
+        "never the PUBLISH again: {heard:?}"
+    );
+    b.say(1, "04 0e 00 01");
+    b.say(1, "04 0e 00 01");
+    assert_eq!((b.sessions["a"].in_flight.is_some(), b.sessions["a"].received), (false, None));
+}
