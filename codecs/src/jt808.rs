@@ -137,7 +137,9 @@ impl Jt808 {
         }
         if header.msg_id == 0x0102 {
             let (code, about) = up::authenticate(&mut body, is_2019)?;
-            let code = Bytes::copy_from_slice(code.trim_ascii());
+            // Some makes send it with the zeros of the field that they keep it in.
+            let end = code.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+            let code = Bytes::copy_from_slice(code[..end].trim_ascii());
             up.push(self.login(header, Credential::Token(code)));
             up.extend(about);
             return self.answer(cx, header, up, Answer::General);

@@ -348,6 +348,17 @@ fn outcomes_are_known_by_the_serial_number() {
 }
 
 #[test]
+fn a_code_counts_without_what_fills_it_up_or_is_missing_behind_it() {
+    for (phone, body) in
+        [(OLD, &b"1234\0\0\0"[..]), (OLD, b"1234"), (NEW, b"\x041234"), (NEW, b"\x061234\0\0short")]
+    {
+        let mut codec = (DEF.build)(&Options::default());
+        let said = read(&mut *codec, &CX, &frame(0x0102, phone, 1, None, body));
+        assert_eq!(ups(&said), [json!({"login": {"device": "13912345678", "token": "1234"}})], "{body:?}");
+    }
+}
+
+#[test]
 fn an_answer_is_not_answered() {
     let (mut codec, cx) = terminal(OLD);
     let said = read(&mut *codec, &cx, &frame(1, OLD, 1, None, &[0, 1, 0x83, 0, 0]));

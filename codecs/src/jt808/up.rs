@@ -226,6 +226,10 @@ pub(super) fn authenticate<'a>(f: &mut Reader<'a>, is_2019: bool) -> Result<(&'a
     }
     let length = f.u8()?;
     let code = f.take(length.into())?;
+    // What is missing behind the code is no reason to let nobody in.
+    if f.left() < 15 + 20 {
+        return Ok((code, None));
+    }
     let (imei, version) = (f.take(15)?, f.take(20)?);
     let value = json!({"imei": text::id(imei), "software_version": text::gbk(version)});
     Ok((code, Some(Up::Data(Data::json("auth", &value)))))
