@@ -1,6 +1,7 @@
 """Two hundred terminals of JT/T 808 and two hundred trackers of Teltonika, written from the public descriptions, on
 lines that are cut: nothing that was answered is lost, and nothing comes twice but what was sent twice, because its line
-was cut before the answer. Commands reach their devices, and their outcomes who gave them.
+was cut before the answer. Commands reach their devices, and their outcomes who gave them. Smaller fleets of GB/T 32960,
+GT06 and EMQX's protocol the same.
 
 `SEED` repeats what chance decided, as far as time lets it; `DEVICES` and `RECORDS` make it larger.
 """
@@ -11,11 +12,14 @@ import random
 import time
 import unittest
 
-from tcp.kit import jt808, teltonika
+from tcp.kit import teltonika
+from tcp.kit.emqx import Emqx
 from tcp.kit.gateway import Gateway
+from tcp.kit.gt06 import Gt06
 from tcp.kit.ledger import Ledger
 from tcp.kit.terminal import Terminal
 from tcp.kit.tracker import Tracker
+from tcp.kit.vehicle import Vehicle
 from tcp.kit.watch import Watch
 
 SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
@@ -25,59 +29,65 @@ LONGEST = 120
 
 
 class Fleet:
-    """Terminals and trackers of a gateway, and who uses them."""
+    """Devices of a gateway, and who uses them."""
 
-    def __init__(self, server, devices, records):
+    def __init__(self, server, records):
         self.server, self.ledger, self.chance = server, Ledger(), random.Random(SEED)
-        self.parameters = {}
-        self.devices = [self.terminal(i) for i in range(devices)] + [self.tracker(i) for i in range(devices)]
-        for device in self.devices:
-            self.ledger.has(device.name, records)
+        self.parameters, self.devices, self.records = {}, {}, records
         self.watch = Watch(server.port("tcp"), self.heard)
 
-    def terminal(self, i):
-        chance = random.Random(f"{SEED} terminal {i}")
-        return Terminal(f"1390000{i:04}", self.server.port("jt808"), self.ledger, chance, is_2019=i % 2 == 1)
+    def add(self, language, listener, name, **more):
+        """One device."""
+        chance = random.Random(f"{SEED} {name}")
+        self.devices[name] = language(name, self.server.port(listener), self.ledger, chance, **more)
+        self.ledger.has(name, self.records)
 
-    def tracker(self, i):
+    def terminals(self, count):
+        for i in range(count):
+            self.add(Terminal, "jt808", f"1390000{i:04}", is_2019=i % 2 == 1)
+
+    def trackers(self, count):
         codecs = (teltonika.CODEC_8, teltonika.CODEC_8E, teltonika.CODEC_16)
-        chance = random.Random(f"{SEED} tracker {i}")
-        name = teltonika.luhn(f"3520930864{i:04}")
-        return Tracker(name, self.server.port("teltonika"), self.ledger, chance, codecs[i % 3])
+        for i in range(count):
+            self.add(Tracker, "teltonika", teltonika.luhn(f"3520930864{i:04}"), codec=codecs[i % 3])
 
-    def heard(self, device, kind, value, _message):
+    def others(self, count):
+        for i in range(count):
+            self.add(Vehicle, "gbt32960", f"LTEST0000000{i:05}")
+            self.add(Gt06, "gt06", teltonika.luhn(f"8647170032{i:04}"))
+            self.add(Emqx, "emqx-tcp", f"client-{i}")
+
+    def heard(self, name, kind, value, _message):
         """Something came at MQTT."""
-        if kind == "location":
-            number = jt808.number_of(value) if "mileage_km" in value else teltonika.number_of(value)
-            self.ledger.came[device, number] += 1
+        device = self.devices[name]
+        if kind == device.kind:
+            self.ledger.came[name, device.number_of(value)] += 1
         elif kind == "reply" and "id" in value:
             order = value["id"]
             if order in self.parameters:
                 self.parameters[order].append(value)
             else:
                 self.ledger.outcomes[order].append(value)
-        elif kind not in ("register", "auth", "params", "reply"):
-            self.ledger.fail(f"{device} is said to have said {kind}: {value}")
+        elif kind not in (*device.asides, "reply"):
+            self.ledger.fail(f"{name} is said to have said {kind}: {value}")
 
     async def give_orders(self):
         """Two commands for each device, at any time of its life; to terminals a question too."""
-        for device in self.chance.sample(self.devices, len(self.devices)) * 2:
+        for device in self.chance.sample(list(self.devices.values()), len(self.devices)) * 2:
             await device.known.wait()
             order = f"{device.name}-{len(self.ledger.ordered)}"
-            self.ledger.ordered[order] = device.name
-            if isinstance(device, Terminal):
-                self.watch.tell(device.name, "text", {"id": order, "text": order})
-                if self.chance.random() < 0.2:
-                    self.parameters[f"?{order}"] = []
-                    self.watch.tell(device.name, "query_params", {"id": f"?{order}"})
-            else:
-                self.watch.tell(device.name, "command", {"id": order, "command": order})
+            if told := device.order(order):
+                self.ledger.ordered[order] = device.name
+                self.watch.tell(device.name, *told)
+            if isinstance(device, Terminal) and self.chance.random() < 0.2:
+                self.parameters[f"?{order}"] = []
+                self.watch.tell(device.name, "query_params", {"id": f"?{order}"})
             await asyncio.sleep(0.01)
 
     async def live(self, kill_after=None):
         """Until all is said and done."""
         end = asyncio.Event()
-        lives = [asyncio.create_task(device.live(end)) for device in self.devices]
+        lives = [asyncio.create_task(device.live(end)) for device in self.devices.values()]
         orders = asyncio.create_task(self.give_orders())
         try:
             if kill_after:
@@ -126,8 +136,7 @@ class Ledgers(unittest.TestCase):
 
 
 class Fleets(unittest.TestCase):
-    def play(self, server, devices, records, kill_after=None):
-        fleet = Fleet(server, devices, records)
+    def play(self, fleet, kill_after=None):
         asyncio.run(fleet.live(kill_after))
         print(f"  seed {SEED}: {fleet.ledger.summary()}", flush=True)
         wrong = fleet.ledger.audit(may_repeat=1 if kill_after else 0)
@@ -136,18 +145,30 @@ class Fleets(unittest.TestCase):
                   if not value["ok"] or not value.get("data")]
         if wrong:
             self.fail("\n".join([f"{len(wrong)} with the seed {SEED}", *wrong[:50]]))
-        return fleet
 
     def test_nothing_is_lost_and_nothing_comes_twice_without_a_reason(self):
         with Gateway() as server:
-            fleet = self.play(server, DEVICES, RECORDS)
+            fleet = Fleet(server, RECORDS)
+            fleet.terminals(DEVICES)
+            fleet.trackers(DEVICES)
+            self.play(fleet)
             for figure in ("cuts", "parameters asked for"):
                 self.assertGreater(fleet.ledger.figures[figure], 0, f"nothing was tried of: {figure}")
             self.assertEqual(fleet.ledger.figures["ends from elsewhere"], 0, "the gateway has closed lines")
 
+    def test_vehicles_gt06_trackers_and_clients_of_emqx_lose_nothing_either(self):
+        with Gateway(("gbt32960", "gt06", "emqx-tcp")) as server:
+            fleet = Fleet(server, RECORDS)
+            fleet.others(max(DEVICES // 10, 1))
+            self.play(fleet)
+            self.assertEqual(fleet.ledger.figures["ends from elsewhere"], 0, "the gateway has closed lines")
+
     def test_nothing_that_was_answered_is_lost_when_the_gateway_is_killed(self):
         with Gateway() as server:
-            fleet = self.play(server, max(DEVICES // 5, 1), RECORDS, kill_after=3)
+            fleet = Fleet(server, RECORDS)
+            fleet.terminals(max(DEVICES // 5, 1))
+            fleet.trackers(max(DEVICES // 5, 1))
+            self.play(fleet, kill_after=3)
             self.assertGreater(fleet.ledger.figures["ends from elsewhere"], 0, "nobody was there when it was killed")
 
 

@@ -44,7 +44,12 @@ class Line:
 
 
 class Device:
-    """What all devices do; a language adds `log_in`, `frame` and `listen`."""
+    """What all devices do; a language adds `log_in`, `frame` and `listen`, and for who uses it by MQTT `kind` and
+    `number_of` of its records, `order`, and what else it says."""
+
+    # Whether a breath is several frames: half of it may say something.
+    has_many = False
+    asides = ()
 
     def __init__(self, name, port, ledger, chance):
         self.name, self.port, self.ledger, self.chance = name, port, ledger, chance
@@ -92,8 +97,11 @@ class Device:
                     listener.result()
                 continue
             frame, answer = self.frame(numbers)
+            if self.has_many:
+                self.ledger.tried(self.name, numbers)
             self.may_cut(frame)
-            self.ledger.tried(self.name, numbers)
+            if not self.has_many:
+                self.ledger.tried(self.name, numbers)
             self.line.say(frame)
             if self.strikes(0.05):
                 # Sent whole, and perhaps published: nobody knows.

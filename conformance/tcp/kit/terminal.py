@@ -8,6 +8,12 @@ from tcp.kit.device import Device
 
 
 class Terminal(Device):
+    kind, number_of, asides = "location", staticmethod(jt808.number_of), ("register", "auth", "params")
+
+    @staticmethod
+    def order(name):
+        return "text", {"id": name, "text": name}
+
     def __init__(self, name, port, ledger, chance, is_2019=False):
         super().__init__(name, port, ledger, chance)
         self.speaker, self.code, self.waiting = jt808.Speaker(name, is_2019), None, {}

@@ -7,6 +7,12 @@ from tcp.kit.device import Device
 
 
 class Tracker(Device):
+    kind, number_of = "location", staticmethod(teltonika.number_of)
+
+    @staticmethod
+    def order(name):
+        return "command", {"id": name, "command": name}
+
     def __init__(self, name, port, ledger, chance, codec=teltonika.CODEC_8):
         super().__init__(name, port, ledger, chance)
         self.codec, self.waiting = codec, []
