@@ -41,6 +41,7 @@ fn examples_that_agree_pass_whatever_numbers_and_empty_lists_look_like() {
               normalizedOutput: {data: {air: {temperature: 20.5}}}
             - input: {fPort: 1, bytes: "00"}
               output: {data: {t: 0, list: [1, {a: 1}]}, warnings: [zero]}
+              normalizedOutput: {data: [{air: {temperature: 0}}]}
             - input: {fPort: 2, bytes: []}
               output: {errors: [unknown FPort]}
         downlinkEncoder: {fileName: t.js, examples: [{input: {data: {t: 8}}, output: {bytes: [16]}}]}
