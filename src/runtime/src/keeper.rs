@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use codecs::library::{Canary, Shelf, Version};
@@ -41,6 +42,8 @@ pub struct Keeper {
     clock: Clock,
     disk: Disk,
     check: Check,
+    /// The folder could not be looked at.
+    is_blind: AtomicBool,
     /// One change at a time.
     codecs: Mutex<BTreeMap<Box<str>, Codec>>,
 }
@@ -89,7 +92,8 @@ impl Keeper {
         check: Check,
     ) -> Keeper {
         let disk = Disk::new(data);
-        let keeper = Keeper { setup, library, scripts, clock, disk, check, codecs: Mutex::default() };
+        let (is_blind, codecs) = (AtomicBool::new(false), Mutex::default());
+        let keeper = Keeper { setup, library, scripts, clock, disk, check, is_blind, codecs };
         for (name, files) in keeper.list() {
             let mut codecs = keeper.codecs.lock();
             let codec = codecs.entry(name.clone()).or_default();
@@ -184,8 +188,12 @@ impl Keeper {
     }
 
     fn list(&self) -> BTreeMap<Box<str>, Files> {
-        let found = folder::list(&self.setup.folder).unwrap_or_else(|error| {
-            tracing::error!(folder = %self.setup.folder.display(), %error, "cannot look for codecs");
+        let listed = folder::list(&self.setup.folder);
+        let was_blind = self.is_blind.swap(listed.is_err(), Ordering::Relaxed);
+        let found = listed.unwrap_or_else(|error| {
+            if !was_blind {
+                tracing::error!(folder = %self.setup.folder.display(), %error, "cannot look for codecs");
+            }
             BTreeMap::new()
         });
         self.library.expect(found.keys().cloned());

@@ -87,8 +87,8 @@ impl Files {
 
 /// Whether a codec can have this name.
 pub(super) fn is_name(text: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_plain)
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !text.is_empty() && !text.starts_with('.') && text.len() <= LONGEST && text.chars().all(is_plain)
 }
 
 fn stamp(path: &Path) -> Option<(i64, i64, u64, u64)> {

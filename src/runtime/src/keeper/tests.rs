@@ -174,7 +174,7 @@ fn no_more_versions_are_kept_than_are_counted_and_never_without_the_one_in_use()
 #[test]
 fn what_cannot_be_a_codec_is_refused_or_not_seen() {
     let mut w = World::new("names");
-    for file in ["README.md", "Übung.js", "a b.js", "sub.js.bak", "x.yaml"] {
+    for file in ["README.md", "Übung.js", "a b.js", "sub.js.bak", ".x.js", "x.yaml"] {
         w.write(file, "one");
     }
     assert_eq!(names(&w.root.join("codecs")), Vec::<Box<str>>::new());
