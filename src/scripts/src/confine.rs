@@ -88,6 +88,7 @@ fn filter() -> Result<BpfProgram, String> {
     let plain = [
         libc::SYS_read,
         libc::SYS_write,
+        libc::SYS_writev,
         libc::SYS_close,
         libc::SYS_futex,
         libc::SYS_brk,
@@ -97,6 +98,7 @@ fn filter() -> Result<BpfProgram, String> {
         libc::SYS_clock_gettime,
         libc::SYS_gettimeofday,
         libc::SYS_getrandom,
+        libc::SYS_sched_getaffinity,
         libc::SYS_sched_yield,
         libc::SYS_restart_syscall,
         libc::SYS_exit,
