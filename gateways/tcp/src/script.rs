@@ -141,7 +141,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// A codec that runs here has come in the script's place: it reads the stream on, and says what the script has not.
+    /// A codec that runs here is in the script's place: it reads the stream on, and says what the script has not.
     pub(crate) fn take_over_from_script(&mut self, t: &mut Turn<'_>) {
         self.refused = 0;
         self.say_waiting(t);
