@@ -210,6 +210,12 @@ pub(crate) enum Codec {
     Show { name: String },
     /// Decode bytes frame by frame; fails if any of them are wrong, or if none are a whole frame.
     Try(Box<Try>),
+    /// Play the examples that stand beside scripts and modules, NAME.yaml or NAME-codec.yaml; fails if any of them fails.
+    Test {
+        /// Folders, codecs (.js, .wasm) or files of examples.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
     /// Versions of a codec that is in the folder, or all such codecs; with what is wrong with files that were not taken.
     Versions { name: Option<String> },
     /// Read a codec's files again now, or those of all; fails if they are not taken.

@@ -17,6 +17,7 @@ use crate::cli::Try;
 mod capture;
 mod dump;
 mod reading;
+pub(crate) mod test;
 
 use capture::What;
 use reading::{Count, Reading};
@@ -270,6 +271,11 @@ fn find(name: &str) -> Result<Arc<dyn Build>, String> {
             let bytes = std::fs::read(file).map_err(|e| format!("{name}: {e}"))?;
             let module = codecs::wasm::Module::load(&bytes, codecs::wasm::Limits::default());
             Ok(Arc::new(module.map_err(|e| format!("{name}: {e}"))?))
+        }
+        Some("js") => {
+            let bytes = std::fs::read(file).map_err(|e| format!("{name}: {e}"))?;
+            let script = runtime::scripts::once::load(name, bytes.into(), scripts::pipe::Limits::default());
+            Ok(Arc::new(script.map_err(|e| format!("{name}: {e}"))?))
         }
         _ => codecs::find(name).map(|def| Arc::new(def.build) as Arc<dyn Build>).ok_or_else(|| unknown(name)),
     }

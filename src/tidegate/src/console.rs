@@ -146,7 +146,7 @@ fn codec(command: &Codec) -> Result<(Value, Look), String> {
         }
         Codec::Promote { name } => (json!({"do": "codecs.promote", "codec": name}), Look::Line),
         Codec::Rollback { name } => (json!({"do": "codecs.rollback", "codec": name}), Look::Line),
-        Codec::List | Codec::Show { .. } | Codec::Try(_) => {
+        Codec::List | Codec::Show { .. } | Codec::Test { .. } | Codec::Try(_) => {
             return Err("is not a command for a running gateway".to_owned());
         }
     })

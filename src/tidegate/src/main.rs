@@ -57,6 +57,7 @@ fn act(cli: Cli) -> Result<String, String> {
         }
         Command::Codec { command: Codec::List } => Ok(codec::list(cli.json)),
         Command::Codec { command: Codec::Show { name } } => codec::show(&name, cli.json),
+        Command::Codec { command: Codec::Test { paths } } => codec::test::run(&paths, cli.json),
         Command::Codec { command: Codec::Try(what) } => {
             codec::attempt(&what, cli.json).map(|()| String::new())
         }

@@ -38,7 +38,7 @@ fn examples_that_agree_pass_whatever_numbers_and_empty_lists_look_like() {
             - description: half a degree
               input: {fPort: 1, bytes: [0x29]}
               output: {data: {t: 20.50, list: [1.0, {a: 1}]}, errors: []}
-              normalizedOutput: {data: {air: {temperature: 20.5}}}
+              normalizedOutput: {data: [{air: {temperature: 20.5}}]}
             - input: {fPort: 1, bytes: "00"}
               output: {data: {t: 0, list: [1, {a: 1}]}, warnings: [zero]}
               normalizedOutput: {data: [{air: {temperature: 0}}]}
