@@ -13,6 +13,7 @@ mod settings;
 mod shipped;
 mod stored;
 
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,12 +30,14 @@ fn main() -> ExitCode {
     match act(cli) {
         Ok(text) => {
             if !text.is_empty() {
-                println!("{text}");
+                // Whoever reads may have seen enough (`| head`).
+                let _ = writeln!(io::stdout(), "{text}");
             }
             ExitCode::SUCCESS
         }
         Err(text) => {
-            eprintln!("{text}");
+            // Nobody may listen.
+            let _ = writeln!(io::stderr(), "{text}");
             ExitCode::FAILURE
         }
     }

@@ -234,3 +234,15 @@ fn a_datagram_is_answered_too() {
     let mut answer = [0; 8];
     assert_eq!(device.recv(&mut answer).map(|n| answer[..n].to_vec()).unwrap(), b"\x50");
 }
+
+#[test]
+fn who_reads_no_further_is_no_reason_to_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["codec", "show", "jt808"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+}
