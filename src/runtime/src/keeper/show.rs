@@ -17,7 +17,7 @@ impl Keeper {
             json!({
                 "codec": name, "kind": kind, "current": state.current,
                 "canary": state.canary.map(|(version, share)| format!("{version}, {share} of 100")),
-                "error": state.error,
+                "error": state.error.as_deref().map(one_line),
             })
         };
         codecs.iter().map(|(name, codec)| item((&**name, codec))).collect()
@@ -40,7 +40,7 @@ impl Keeper {
             }));
         }
         if let Some(error) = &state.error {
-            items.push(json!({"version": null, "use": "refused", "error": error}));
+            items.push(json!({"version": null, "use": "refused", "error": one_line(error)}));
         }
         Ok(items)
     }
@@ -59,4 +59,9 @@ impl Keeper {
         };
         Ok(self.scripts.records.of(name).samples().into_iter().map(item).collect())
     }
+}
+
+/// For a table: what stood in lines of its own is set apart by bars.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" | ")
 }
