@@ -26,6 +26,8 @@ use crate::ticket::{Asked, ticket};
 
 /// Most commands of one call of a script.
 const MOST_INPUTS: usize = 16;
+/// What comes of a command that has waited too long for its turn.
+const EXPIRED: &str = "expired";
 
 /// One command.
 pub(crate) struct Command {
@@ -142,7 +144,8 @@ impl Conversation {
     /// Something was published for the device.
     pub(crate) fn deliver(&mut self, t: &mut Turn<'_>, d: &Delivery<'_>) {
         // While another device comes in here, what is for the one before waits for it.
-        let Some(device) = self.device.as_deref().filter(|_| self.opening.is_none()) else { return };
+        let is_anothers = self.opening.as_deref().is_some_and(|opening| !opening.is_in);
+        let Some(device) = self.device.as_deref().filter(|_| !is_anothers) else { return };
         let Some(kind) = d.topic.strip_prefix(&*device.down) else {
             t.out.act(Action::Drop(t.peer, Drop::Unexpected));
             return settle(t, d.id);
@@ -204,6 +207,9 @@ impl Conversation {
     }
 
     fn say(&mut self, t: &mut Turn<'_>, command: Command, bytes: Vec<u8>, expect: Expect) {
+        if command.message.is_expired(t.now.instant) {
+            return self.fail(t, &command, EXPIRED);
+        }
         let Expect::Reply(key) = expect else {
             t.send(&bytes, || format!("command {} {}", command.kind, hex::encode(&bytes)));
             if command.id().is_some() || command.correlation().is_some() {
@@ -227,10 +233,13 @@ impl Conversation {
 
     /// Sends what has waited for the end of another one with this key.
     fn release(&mut self, t: &mut Turn<'_>, key: u64) {
-        if let Some(at) = self.commands.held.iter().position(|held| held.key == key)
+        while let Some(at) = self.commands.held.iter().position(|held| held.key == key)
             && let Some(sent) = self.commands.held.remove(at)
         {
-            self.transmit(t, sent);
+            if !sent.command.message.is_expired(t.now.instant) {
+                return self.transmit(t, sent);
+            }
+            self.fail(t, &sent.command, EXPIRED);
         }
     }
 
@@ -271,7 +280,8 @@ impl Conversation {
         let now = t.now.instant;
         while let Some(at) = self.commands.sent.iter().position(|sent| sent.due <= now) {
             let mut sent = self.commands.sent.remove(at);
-            if sent.tries < t.config().command_retries {
+            // What has expired meanwhile is not said once more (MQTT 5.0, 3.3.2.3.3).
+            if sent.tries < t.config().command_retries && !sent.command.message.is_expired(now) {
                 sent.tries += 1;
                 self.transmit(t, sent);
                 continue;

@@ -23,6 +23,8 @@ pub(crate) struct Opening {
     seq: Option<Seq>,
     /// What it is issued.
     token: Option<Box<str>>,
+    /// It has the session, and its token is being kept.
+    pub(crate) is_in: bool,
 }
 
 /// What is kept of a token: nobody who reads the store can show it.
@@ -107,7 +109,7 @@ impl Conversation {
         let mut issued = None;
         if login.credential == Credential::Issue {
             let Some(token) = self.issued.take() else {
-                self.opening = Some(Box::new(Opening { login, seq, token: None }));
+                self.opening = Some(Box::new(Opening { login, seq, token: None, is_in: false }));
                 return self.refused(t, Refusal::ServerBusy);
             };
             issued = Some(token);
@@ -115,7 +117,7 @@ impl Conversation {
         let config = t.config();
         let device = &*login.device;
         if !is_name(device) {
-            self.opening = Some(Box::new(Opening { login, seq, token: None }));
+            self.opening = Some(Box::new(Opening { login, seq, token: None, is_in: false }));
             return self.refused(t, Refusal::ClientId);
         }
         let of = |text: &String| text.replace("%c", device);
@@ -154,7 +156,7 @@ impl Conversation {
             login.credential = Credential::Token(Bytes::copy_from_slice(token.as_bytes()));
         }
         self.phase = Phase::Opening;
-        self.opening = Some(Box::new(Opening { login, seq, token: issued }));
+        self.opening = Some(Box::new(Opening { login, seq, token: issued, is_in: false }));
         t.out.act(Action::Connect(t.peer, ticket(Asked::Session, 0), Box::new(connect)));
     }
 
@@ -165,8 +167,13 @@ impl Conversation {
             Answer::Refused(why) => return self.refused(t, *why),
             _ => return,
         }
-        let Some(opening) = self.opening.as_deref() else { return };
+        let Some(opening) = self.opening.as_deref_mut() else { return };
+        opening.is_in = true;
         let down = t.config().topics.down.prefix(&opening.login.device);
+        // What was under way comes again with the session that it belongs to. What this one has may come at once.
+        self.commands.clear();
+        self.device = Some(Box::new(Device { login: opening.login.clone(), down: down.as_str().into() }));
+        self.greeting = opening.seq;
         if let Ok(filter) = Filter::parse(&format!("{down}#")) {
             let subscribe = Subscribe {
                 filter,
@@ -197,14 +204,8 @@ impl Conversation {
 
     fn begin_session(&mut self, t: &mut Turn<'_>) {
         let Some(opening) = self.opening.take() else { return };
-        let Opening { login, seq, .. } = *opening;
-        // What was under way comes again with the session that it belongs to.
-        self.commands.clear();
-        let down = t.config().topics.down.prefix(&login.device).into();
-        self.device = Some(Box::new(Device { login, down }));
-        self.greeting = seq;
         (self.phase, self.seen, self.bad) = (Phase::Open, t.now.instant, 0);
-        if let Some(seq) = seq {
+        if let Some(seq) = opening.seq {
             self.answers.done(seq, Verdict::Accepted);
         }
     }

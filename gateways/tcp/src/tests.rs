@@ -254,8 +254,14 @@ impl Bench {
     }
 
     fn command(&mut self, kind: &str, payload: &str, id: u16) -> String {
+        self.command_for(kind, payload, id, None)
+    }
+
+    /// One that expires.
+    fn command_for(&mut self, kind: &str, payload: &str, id: u16, expiry: Option<Duration>) -> String {
         let device = self.sessions[&A].clone();
         let message = Message::new(self.now, &format!("tcp/{device}/dn/{kind}"), payload.as_bytes());
+        let message = message.with_expiry(expiry);
         let topic = format!("{device}/dn/{kind}");
         let delivery = Delivery {
             id: (id > 0).then_some(DeliveryId(id)),

@@ -26,6 +26,51 @@ fn a_command_waits_for_the_answer_to_the_login() {
 }
 
 #[test]
+fn a_command_that_comes_while_the_token_is_being_kept_waits_for_the_answer_to_the_registration() {
+    let mut b = bench();
+    b.open(A);
+    b.holds = true;
+    b.say("I d1\n");
+    let (peer, ticket, answer) = b.held.pop_front().unwrap();
+    b.reply(peer, ticket, answer);
+    b.perform();
+    // What the session has kept for the device comes at once, and not again before the next connection.
+    assert_eq!(b.command("say", "{}", 1), "");
+    assert_eq!(b.release(), "+0707070707070707say;");
+    assert_eq!((&b.settled[..], b.drops.len()), (&[1][..], 0));
+}
+
+#[test]
+fn what_is_for_the_device_before_is_not_said_while_another_one_comes_in() {
+    let mut b = bench();
+    b.device("d1");
+    b.holds = true;
+    assert_eq!(b.say("L d2\n"), "");
+    b.sessions.insert(A, "d1".to_owned());
+    assert_eq!(b.command("say", "{}", 1), "");
+    b.sessions.insert(A, "d2".to_owned());
+    assert_eq!(b.release(), "+");
+    assert_eq!(b.settled, [0; 0]);
+}
+
+#[test]
+fn a_command_is_not_said_when_it_has_expired() {
+    let mut b = bench();
+    b.device("d1");
+    b.command("ask", r#"{"id": 5}"#, 1);
+    b.command_for("ask", r#"{"id": 5}"#, 2, Some(Duration::from_secs(40)));
+    b.command_for("ask", r#"{"id": 6}"#, 3, Some(Duration::from_secs(40)));
+    assert_eq!(b.wait(30_000), "ask 5;ask 6;");
+    assert_eq!(b.wait(30_000), "ask 5;", "the other one is not said again");
+    let over = |id: u8, why| format!(r#"d1/up/reply {{"id":{id},"kind":"ask","ok":false,"error":"{why}"}}"#);
+    assert_eq!(b.taken(), [over(6, "timeout")]);
+    assert_eq!(b.say("R 5\n"), "+", "nor the one that has waited for its turn");
+    assert_eq!(b.taken(), [r#"d1/up/reply {"id":5,"kind":"ask","ok":true}"#.to_owned(), over(5, "expired")]);
+    assert_eq!(b.settled, [3, 1, 2]);
+    assert_eq!(b.wait(300_000), "");
+}
+
+#[test]
 fn the_answer_of_a_device_is_the_outcome_of_its_command() {
     let mut b = bench();
     b.device("d1");
