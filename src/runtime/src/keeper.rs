@@ -306,7 +306,7 @@ impl Keeper {
 
     /// Puts back what the disk has.
     fn restore(&self, name: &str, codec: &mut Codec) -> Result<(), String> {
-        let state = self.disk.state(name)?;
+        let mut state = self.disk.state(name)?;
         let mut shelf = Shelf {
             last: state.last,
             current: state.current,
@@ -314,9 +314,19 @@ impl Keeper {
             before: state.before.clone(),
             versions: Vec::new(),
         };
-        for kept in &state.versions {
-            let source = self.disk.source(name, kept)?;
-            let checked = check::again(kept.kind, &source)?;
+        for kept in std::mem::take(&mut state.versions) {
+            let source = self.disk.source(name, &kept);
+            let again = |source: Vec<u8>| Ok((check::again(kept.kind, &source)?, source));
+            let (checked, source) = match source.and_then(again) {
+                Ok(both) => both,
+                Err(error) if shelf.is_used(kept.number) => return Err(error),
+                Err(error) => {
+                    // What nobody uses is no reason to go on with another version than before.
+                    tracing::error!(codec = name, version = kept.number, error, "a version is lost");
+                    shelf.before.retain(|number| *number != kept.number);
+                    continue;
+                }
+            };
             let found = self.found(name, kept.number, checked, source);
             let (hash, from) = (kept.hash.as_str().into(), kept.from.as_str().into());
             shelf.versions.push(Version {
@@ -326,7 +336,9 @@ impl Keeper {
                 from,
                 found,
             });
+            state.versions.push(kept);
         }
+        state.before.clone_from(&shelf.before);
         let has = |number: u32| state.versions.iter().any(|v| v.number == number);
         if !state.current.is_none_or(has) || !state.canary.is_none_or(|(v, _)| has(v)) {
             return Err("the version that was in use is not there".to_owned());

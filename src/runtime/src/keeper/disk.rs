@@ -83,9 +83,14 @@ impl Disk {
         serde_json::from_slice(&text).map_err(|e| format!("{} is damaged: {e}", path.display()))
     }
 
+    /// The source of a kept version, as it was when it was kept.
     pub(super) fn source(&self, name: &str, version: &Kept) -> Result<Vec<u8>, String> {
         let path = self.path(name, version);
-        fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        let source = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        match super::hash(&[&source]) == version.hash {
+            true => Ok(source),
+            false => Err(format!("{} is damaged", path.display())),
+        }
     }
 
     /// Keeps a new version's source; it counts when the state names it.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -98,9 +98,14 @@ fn stamp(path: &Path) -> Option<(i64, i64, u64, u64)> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |e: io::Error| format!("cannot read {}: {e}", path.display());
-    let size = fs::metadata(path).map_err(cannot)?.len();
-    if size > MOST {
-        return Err(format!("{} has {size} bytes; {MOST} are allowed", path.display()));
+    // Of a pipe nobody may write a word, and a device has no end.
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err(format!("{} is no file", path.display()));
     }
-    fs::read(path).map_err(cannot)
+    let mut bytes = Vec::new();
+    fs::File::open(path).map_err(cannot)?.take(MOST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MOST {
+        return Err(format!("{} has more bytes than the {MOST} that are allowed", path.display()));
+    }
+    Ok(bytes)
 }

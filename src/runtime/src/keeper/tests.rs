@@ -208,3 +208,40 @@ fn a_file_that_is_removed_leaves_its_codec_in_use_until_the_next_start() {
     w.restart();
     assert_eq!((w.used("d"), w.library.shelf("x").unwrap().last), (Some(1), 1));
 }
+
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let w = World::new("pipe");
+    let codecs = w.root.join("codecs");
+    let made = std::process::Command::new("mkfifo").arg(codecs.join("x.js")).status().unwrap();
+    assert!(made.success());
+    assert!(w.keeper.reload(Some("x")).unwrap_err().contains("x.js is no file"));
+    fs::remove_file(codecs.join("x.js")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", codecs.join("x.js")).unwrap();
+    assert!(w.keeper.reload(Some("x")).unwrap_err().contains("x.js is no file"));
+    // A link to a file is as good as the file.
+    fs::remove_file(codecs.join("x.js")).unwrap();
+    w.write("README", "one");
+    std::os::unix::fs::symlink(codecs.join("README"), codecs.join("x.js")).unwrap();
+    w.keeper.reload(Some("x")).unwrap();
+    assert_eq!(w.used("d"), Some(1));
+}
+
+#[test]
+fn a_version_that_is_lost_or_damaged_costs_nothing_but_itself_unless_it_is_in_use() {
+    let mut w = World::new("damaged");
+    for text in ["one", "two", "three", "four"] {
+        w.put(text).unwrap();
+    }
+    w.keeper.roll_back("x").unwrap();
+    let kept = w.root.join("data/codecs/x");
+    fs::remove_file(kept.join("1.js")).unwrap();
+    fs::write(kept.join("2.js"), "tw").unwrap();
+    w.restart();
+    assert_eq!(w.used("d"), Some(3), "and not what was rolled back");
+    assert!(w.keeper.roll_back("x").unwrap_err().contains("no version before this one"));
+    assert_eq!(w.keeper.canary("x", 10, Some(4)).map(|_| w.used("")), Ok(Some(3)));
+    fs::write(kept.join("3.js"), "three and more").unwrap();
+    w.restart();
+    assert_eq!(w.used("d"), Some(1), "what the folder has is read as if it were the first");
+}
