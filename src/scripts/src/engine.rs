@@ -2,7 +2,7 @@
 //!
 //! The script is compiled once, as the body of a function that is called before each call of one of the script's own. So
 //! what it declares outside its functions is as the script says it is, every time: what it has kept of one device
-//! cannot get into the message of another. A runtime that a script has brought to one of its limits is thrown away.
+//! cannot get into the message of another. Of a script that declares functions alone they are kept ([`crate::survey`]). A runtime that a script has brought to one of its limits is thrown away.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,10 +13,11 @@ use codecs::Shape;
 use gateway::{CallFailure, Function as Called};
 use nix::time::{ClockId, clock_gettime};
 use rquickjs::context::EvalOptions;
-use rquickjs::{Context, Ctx, Function, Object, Persistent, Runtime, Value};
+use rquickjs::{Array, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
 use crate::pipe::{Convention, Limits};
 use crate::scope::{Scope, Stop, thrown};
+use crate::survey::is_functions_alone;
 
 /// Most bytes of a script.
 pub const MAX_SOURCE: usize = 4 * 1024 * 1024;
@@ -64,6 +65,8 @@ pub struct Call<'a> {
 /// Fields are dropped in this order: a runtime must outlive its values.
 struct Engine {
     entry: Persistent<Function<'static>>,
+    /// What the entry gives, where that is the same each time.
+    kept: Option<Persistent<Array<'static>>>,
     tools: Persistent<Object<'static>>,
     context: Context,
     runtime: Runtime,
@@ -126,8 +129,10 @@ impl Watch {
 }
 
 impl Engine {
-    fn restore<'js>(&self, ctx: &Ctx<'js>) -> Result<(Function<'js>, Object<'js>), Stop> {
-        Ok((self.entry.clone().restore(ctx)?, self.tools.clone().restore(ctx)?))
+    fn scope<'a, 'js>(&self, ctx: &Ctx<'js>, program: &'a Program) -> Result<Scope<'a, 'js>, Stop> {
+        let kept = self.kept.clone().map(|kept| kept.restore(ctx)).transpose()?;
+        let (entry, tools) = (self.entry.clone().restore(ctx)?, self.tools.clone().restore(ctx)?);
+        Ok(Scope { ctx: ctx.clone(), tools, entry, kept, has: program.has, name: &program.name })
     }
 }
 
@@ -235,9 +240,7 @@ impl Program {
         let watch = Rc::clone(&engine.watch);
         watch.begin(self.limits.time);
         let result = engine.context.with(|ctx| {
-            let done = engine.restore(&ctx).and_then(|(entry, tools)| {
-                job(&Scope { ctx: ctx.clone(), tools, entry, has: self.has, name: &self.name })
-            });
+            let done = engine.scope(&ctx, self).and_then(|scope| job(&scope));
             done.map_err(|stop| thrown(&ctx, stop, &self.name))
         });
         // Promises that nobody waits for; they are the call's own time.
@@ -277,20 +280,24 @@ impl Program {
             let made = self.evaluate(&ctx, &watch);
             made.map_err(|stop| thrown(&ctx, stop, &self.name).why)
         });
-        let (entry, tools) = made.map_err(|why| match watch.is_late.get() {
+        let (entry, kept, tools) = made.map_err(|why| match watch.is_late.get() {
             true => format!("it took longer than {} ms to load", self.limits.time.as_millis()),
             false => why,
         })?;
-        Ok(Engine { entry, tools, context, runtime, watch })
+        Ok(Engine { entry, kept, tools, context, runtime, watch })
     }
 
-    fn evaluate<'js>(&self, ctx: &Ctx<'js>, watch: &Rc<Watch>) -> Result<Kept, Stop> {
+    fn evaluate<'js>(&self, ctx: &Ctx<'js>, watch: &Rc<Watch>) -> Result<Made, Stop> {
         let prelude: Function<'js> = ctx.eval_with_options(PRELUDE, options("prelude"))?;
         let log = Rc::clone(watch);
         let write = Function::new(ctx.clone(), move |line: String| log.write(line))?;
         let tools: Object<'js> = prelude.call((write,))?;
         let entry: Function<'js> = ctx.eval_with_options(self.wrapped(), options(&self.name))?;
-        Ok((Persistent::save(ctx, entry), Persistent::save(ctx, tools)))
+        let kept = match is_functions_alone(&self.source) {
+            true => Some(Persistent::save(ctx, entry.call::<_, Array<'js>>((NAMES.len(),))?)),
+            false => None,
+        };
+        Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools)))
     }
 
     /// The script as a function that gives one of its own by its place in [`NAMES`], or all. Nothing comes before the
@@ -308,7 +315,8 @@ impl Program {
     }
 }
 
-type Kept = (Persistent<Function<'static>>, Persistent<Object<'static>>);
+/// The entry, what it gives if that is the same each time, and what the prelude gives.
+type Made = (Persistent<Function<'static>>, Option<Persistent<Array<'static>>>, Persistent<Object<'static>>);
 
 fn options(name: &str) -> EvalOptions {
     let mut options = EvalOptions::default();

@@ -12,6 +12,7 @@ pub mod pipe;
 mod remote;
 mod scope;
 mod stream;
+mod survey;
 pub mod worker;
 
 pub use engine::{Call, MAX_SOURCE, Program};

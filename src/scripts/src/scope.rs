@@ -40,6 +40,8 @@ pub(crate) struct Scope<'a, 'js> {
     pub(crate) ctx: Ctx<'js>,
     pub(crate) tools: Object<'js>,
     pub(crate) entry: Function<'js>,
+    /// The script's functions, if they are the same in each call.
+    pub(crate) kept: Option<Array<'js>>,
     pub(crate) has: [bool; NAMES.len()],
     pub(crate) name: &'a str,
 }
@@ -54,7 +56,10 @@ impl<'js> Scope<'_, 'js> {
         let Some((at, name)) = names.iter().find_map(place) else {
             return Err(Stop::Bad(format!("it has no function {}", names.join(" or "))));
         };
-        let function: Value<'js> = self.entry.call((at,))?;
+        let function: Value<'js> = match &self.kept {
+            Some(kept) => kept.get(at)?,
+            None => self.entry.call((at,))?,
+        };
         let function = function.into_function();
         Ok((name, function.ok_or_else(|| Stop::Bad(format!("{name} is no function any more")))?))
     }

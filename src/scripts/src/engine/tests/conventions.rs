@@ -208,6 +208,11 @@ fn what_is_declared_outside_functions_is_new_in_each_call() {
     assert_eq!(first.as_deref(), Ok(r#"{"data":{"seen":[1],"count":1,"decoded":{"k1":1}}}"#));
     let second = call(&mut program, Called::DecodeUplink, &[2]);
     assert_eq!(second.as_deref(), Ok(r#"{"data":{"seen":[2],"count":1,"decoded":{"k2":1}}}"#));
+    let on_function = "function Decoder() { Decoder.count = (Decoder.count || 0) + 1; return Decoder.count }";
+    let mut program = load(on_function);
+    for _ in 0..2 {
+        assert_eq!(call(&mut program, Called::DecodeUplink, &[]).as_deref(), Ok("{\"data\":1}"));
+    }
 }
 
 #[test]
