@@ -7,6 +7,7 @@
 mod confine;
 mod engine;
 pub mod examples;
+mod json;
 mod payload;
 pub mod pipe;
 mod remote;

@@ -4,6 +4,7 @@
 use rquickjs::{Array, Ctx, Function, IntoJs, Object, Value};
 
 use crate::engine::{MAX_RESULT, NAMES};
+use crate::json;
 
 /// Most characters of an error.
 const MAX_WHY: usize = 1000;
@@ -99,12 +100,17 @@ impl<'js> Scope<'_, 'js> {
         if value.is_undefined() {
             return Ok(None);
         }
-        let Some(text) = self.ctx.json_stringify(value.clone())? else { return Ok(None) };
-        let text = text.to_string()?;
-        if text.len() > MAX_RESULT {
-            return Err(Stop::Bad(format!("it gave {} bytes, more than {MAX_RESULT}", text.len())));
+        let json = match json::write(&self.ctx, value)? {
+            Some(json) => json,
+            None => match self.ctx.json_stringify(value.clone())? {
+                Some(text) => text.to_string()?.into_bytes(),
+                None => return Ok(None),
+            },
+        };
+        if json.len() > MAX_RESULT {
+            return Err(Stop::Bad(format!("it gave {} bytes, more than {MAX_RESULT}", json.len())));
         }
-        Ok(Some(text.into_bytes()))
+        Ok(Some(json))
     }
 
     /// Bytes as scripts say them: a list of numbers, or a Uint8Array.
