@@ -7,8 +7,8 @@
 //!                 +--- the others    the first without an answer: tried once more in the ward
 //! ```
 //!
-//! Programs are dealt to the workers by their number. The last worker is the **ward**: a program that had to be stopped runs
-//! there ([`Ward`]), one call at a time, so that it delays nobody but its like. What was in flight when a worker died
+//! Programs are dealt to the workers by their number. The last worker is the **ward**: a program that had to be stopped, or
+//! that takes long for each call, runs there ([`Ward`]), one submission at a time, so that it delays nobody but its like. What was in flight when a worker died
 //! goes again, each call alone: who is to blame when it dies once more is then certain.
 
 use std::sync::Arc;
@@ -301,7 +301,7 @@ impl<T> Pool<T> {
         log: Vec<String>,
     ) -> bool {
         let worker = &mut self.workers[at];
-        let Some((job, took)) = worker.answered_call(now, seq, index) else { return false };
+        let Some((job, took, is_own)) = worker.answered_call(now, seq, index) else { return false };
         let id = job.calls.program;
         let Some(entry) = self.programs.get_mut(&id) else {
             // Forgotten while it ran: the answer is as good.
@@ -314,6 +314,7 @@ impl<T> Pool<T> {
             entry.ward.end_trial();
         }
         entry.record.took(took);
+        let is_slow = is_own && entry.ward.took(now, took);
         if !log.is_empty() {
             self.out.push(Do::Log(job.calls.device.clone(), log));
         }
@@ -323,8 +324,20 @@ impl<T> Pool<T> {
         self.complete(at);
         if is_limit {
             self.stopped(now, at, id);
+        } else if is_slow {
+            let (codec, version) = self.named(id);
+            tracing::warn!(codec, version, "the calls of a script take long: it runs apart from the others");
+            self.clear(now, at, id);
         }
         true
+    }
+
+    /// What this worker has to do still for a program that runs apart now would keep the others waiting.
+    fn clear(&mut self, now: Instant, at: usize, id: ProgramId) {
+        if at != self.ward() && self.workers[at].sent.iter().any(|s| s.is_of(id)) {
+            self.out.push(Do::Kill(at));
+            self.lost(now, at, &End::Cleared);
+        }
     }
 
     /// Answers the worker's first job if it has everything.

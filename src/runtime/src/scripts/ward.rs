@@ -1,5 +1,5 @@
-//! A program that was stopped runs apart from the others until it has been quiet for a while, and rests when it is
-//! stopped too often there.
+//! A program that was stopped, or whose calls take long, runs apart from the others until it has been quiet for a while,
+//! and rests when it is stopped too often there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +15,11 @@ const SPAN: Duration = Duration::from_secs(60);
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(60);
 
+/// Calls that are looked at together, and from what time each of them takes on average a program is slow: the others would
+/// wait for hundreds of its calls.
+const LOOK: u32 = 16;
+const SLOW: Duration = Duration::from_millis(10);
+
 /// What is held against a program.
 #[derive(Debug, Default)]
 pub(super) struct Ward {
@@ -23,12 +28,33 @@ pub(super) struct Ward {
     stops: VecDeque<Instant>,
     rest: Duration,
     rests_until: Option<Instant>,
+    /// Of the calls that are looked at now.
+    calls: u32,
+    time: Duration,
+    /// When they were last found to take long.
+    slow_at: Option<Instant>,
 }
 
 impl Ward {
     /// Whether the program has to be kept apart.
     pub(super) fn is_apart(&self, now: Instant) -> bool {
-        self.trials > 0 || self.stops.back().is_some_and(|at| now.since(*at) < QUIET)
+        let last = self.stops.back().max(self.slow_at.as_ref());
+        self.trials > 0 || last.is_some_and(|at| now.since(*at) < QUIET)
+    }
+
+    /// One of its calls took so long. Whether it has to be kept apart for that from now on.
+    pub(super) fn took(&mut self, now: Instant, time: Duration) -> bool {
+        (self.calls, self.time) = (self.calls + 1, self.time + time);
+        if self.calls < LOOK {
+            return false;
+        }
+        let is_slow = self.time >= SLOW * LOOK;
+        (self.calls, self.time) = (0, Duration::ZERO);
+        let was_apart = self.is_apart(now);
+        if is_slow {
+            self.slow_at = Some(now);
+        }
+        is_slow && !was_apart
     }
 
     /// Whether it is not to run at all.
@@ -96,6 +122,24 @@ mod tests {
         for n in 0..100 {
             assert_eq!(ward.stopped(at(n * 16)), None);
         }
+    }
+
+    #[test]
+    fn a_program_whose_calls_take_long_is_apart_until_they_do_not() {
+        let (mut ward, ms) = (Ward::default(), Duration::from_millis);
+        for n in 0..160 {
+            assert!(
+                !ward.took(at(1), ms(if n % 16 == 0 { 100 } else { 3 })),
+                "one that takes long now and then"
+            );
+        }
+        let slow: Vec<bool> = (0..32).map(|_| ward.took(at(2), ms(10))).collect();
+        assert_eq!(slow.iter().position(|is| *is), Some(15));
+        assert_eq!(slow.iter().filter(|is| **is).count(), 1, "it is apart already");
+        assert!(ward.is_apart(at(601)) && !ward.is_apart(at(602)) && !ward.is_resting(at(2)));
+        // It goes on being slow, and rests for that no more than before.
+        assert!((0..16).filter(|_| ward.took(at(700), ms(30))).count() == 1 && ward.is_apart(at(1299)));
+        assert_eq!(ward.stopped(at(1200)), None);
     }
 
     #[test]

@@ -195,6 +195,31 @@ fn a_worker_is_started_and_a_program_is_loaded_when_there_is_something_to_do() {
 }
 
 #[test]
+fn a_program_that_takes_long_within_its_limit_is_served_apart_and_delays_nobody_any_more() {
+    let mut w = World::new();
+    w.submit(1, 0, &["slow"; 64]);
+    w.submit(2, 2, &["quick"]);
+    w.submit(3, 0, &["later"]);
+    for _ in 0..17 {
+        assert_eq!(w.killed, [0; 0]);
+        w.wait(Duration::from_millis(60));
+        w.answer(0, None);
+    }
+    // What is left of it is done in the ward, and nothing twice.
+    assert_eq!((&w.killed[..], w.inputs(0), w.inputs(2)), (&[0][..], vec!["quick"], vec!["slow"; 47]));
+    w.answer_all();
+    assert_eq!(w.answered(), [said(2, "quick"), said(1, &["slow"; 64].join(" ")), said(3, "later")]);
+    assert_eq!(w.pool.records.workers(), [3, 0, 0], "nobody is to blame for anything");
+    w.submit(4, 0, &["again"]);
+    w.submit(5, 2, &["elsewhere"]);
+    assert_eq!((w.inputs(0), w.inputs(2)), (vec!["elsewhere"], vec!["again"]));
+    w.answer_all();
+    w.wait(Duration::from_secs(600));
+    w.submit(6, 0, &["at home"]);
+    assert_eq!(w.inputs(0), ["at home"]);
+}
+
+#[test]
 fn what_ends_a_worker_twice_is_the_culprit_and_the_others_lose_nothing() {
     let mut w = World::new();
     w.submit(1, 0, &["fine", "loop", "after"]);

@@ -51,6 +51,8 @@ pub(super) struct Worker<T> {
     pub(super) output: Vec<u8>,
     /// Since when it has been busy with what it owes.
     since: Instant,
+    /// It has answered since then, and has had something to do all the time.
+    is_going: bool,
     calls: usize,
     bytes: usize,
     pause: Duration,
@@ -66,6 +68,7 @@ impl<T> Default for Worker<T> {
             loaded: HashSet::new(),
             output: Vec::new(),
             since: Instant::default(),
+            is_going: false,
             calls: 0,
             bytes: 0,
             pause: Duration::ZERO,
@@ -124,7 +127,7 @@ impl<T> Worker<T> {
     ) -> Result<(), Job<T>> {
         job.trim();
         if self.sent.is_empty() {
-            self.since = now;
+            (self.since, self.is_going) = (now, false);
         }
         if let Some(load) = load {
             if load.encode(&mut self.output).is_err() {
@@ -165,24 +168,25 @@ impl<T> Worker<T> {
         is_asked
     }
 
-    /// The job whose next input was answered, and how long that took. None if that was not the question.
+    /// The job whose next input was answered, how long that took, and whether that is the call's own time alone, without the
+    /// way to a worker that had nothing to do. None if that was not the question.
     pub(super) fn answered_call(
         &mut self,
         now: Instant,
         seq: u64,
         index: u32,
-    ) -> Option<(&mut Job<T>, Duration)> {
+    ) -> Option<(&mut Job<T>, Duration, bool)> {
         let Some(Sent::Calls(asked, job)) = self.sent.front_mut() else { return None };
         let place = job.results.len() - job.base;
         if *asked != seq || u32::try_from(place) != Ok(index) {
             return None;
         }
-        let took = now.since(self.since);
-        self.since = now;
+        let (took, is_own) = (now.since(self.since), self.is_going);
+        (self.since, self.is_going) = (now, true);
         self.pause = Duration::ZERO;
         self.calls = self.calls.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(job.calls.inputs.get(place)?.len());
-        Some((job, took))
+        Some((job, took, is_own))
     }
 
     /// The first job, if every input has its answer.
