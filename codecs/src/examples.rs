@@ -72,7 +72,7 @@ struct Command {
 impl Examples {
     /// Reads a file.
     pub fn from_yaml(text: &str) -> Result<Examples, String> {
-        serde_saphyr::from_str(text).map_err(|e| e.to_string())
+        yaml(text)
     }
 
     /// How many there are.
@@ -178,6 +178,12 @@ fn agree_on_error(wanted: Option<&str>, found: Option<&str>) -> Result<(), Strin
 
 fn expected(wanted: &Value, found: &Value) -> String {
     format!("\n  expected {wanted}\n  found    {found}")
+}
+
+/// What a file of examples says, by YAML 1.2: `on` and `yes` are text, as they are to those who publish codecs.
+pub fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())
 }
 
 /// Whether two values are the same to who reads JSON: 1 and 1.0 are, and members have no order.
@@ -291,6 +297,12 @@ mod tests {
             let failures = check(yaml);
             assert!(failures.len() == 1 && failures[0].contains(why), "{yaml}: {failures:?}");
         }
+    }
+
+    #[test]
+    fn only_true_and_false_are_booleans() {
+        let read: Value = yaml("{on: On, no: no, yes: true}").unwrap();
+        assert_eq!(read, serde_json::json!({"on": "On", "no": "no", "yes": true}));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use codecs::Options;
-use codecs::examples::same;
+use codecs::examples::{same, yaml};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -60,7 +60,7 @@ pub struct Report {
 impl Examples {
     /// Reads a file.
     pub fn from_yaml(text: &str) -> Result<Examples, String> {
-        let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let file: File = yaml(text)?;
         let sections = [
             (Convention::DecodeUplink, file.uplink_decoder),
             (Convention::EncodeDownlink, file.downlink_encoder),

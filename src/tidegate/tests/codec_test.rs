@@ -62,6 +62,7 @@ fn an_example_that_fails_is_shown_and_so_is_a_script_that_does_not_end() {
             ("c.js", hangs),
             ("c.yaml", "uplinkDecoder: {examples: [{input: {bytes: []}, output: {data: 1}}]}"),
             ("d.js", "function"),
+            ("e.yaml", "uplinkDecoder: {examples: []}"),
         ],
     );
     let output = tidegate(&["codec", "test", &folder.path("")]);
@@ -72,7 +73,8 @@ fn an_example_that_fails_is_shown_and_so_is_a_script_that_does_not_end() {
         "b.js: loaded; it has no examples",
         "c.js: FAILED\nexample uplinkDecoder 1: it took longer than 100 ms",
         "d.js: FAILED\nSyntaxError: ",
-        "4 codecs, 2 examples, 3 failures",
+        "e.yaml: FAILED\nthere is no codec beside it",
+        "5 codecs, 2 examples, 4 failures",
     ] {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }

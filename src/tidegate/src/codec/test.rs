@@ -80,16 +80,17 @@ fn find(path: &Path, pairs: &mut BTreeSet<(PathBuf, Option<PathBuf>)>) -> Result
         }
         Some(stem) => {
             let text = std::fs::read_to_string(path).map_err(cannot)?;
-            let examples = Examples::from_yaml(&text).map_err(|why| format!("{}: {why}", path.display()))?;
-            let mut codecs: BTreeSet<PathBuf> =
-                examples.files().iter().map(|file| path.with_file_name(file)).collect();
-            if codecs.is_empty() || examples.has_streams() {
+            let examples = Examples::from_yaml(&text).ok();
+            let files = examples.iter().flat_map(Examples::files);
+            let mut codecs: BTreeSet<PathBuf> = files.map(|file| path.with_file_name(file)).collect();
+            if codecs.is_empty() || examples.as_ref().is_some_and(Examples::has_streams) {
                 let stem = stem.strip_suffix("-codec").unwrap_or(stem);
                 let beside = ["js", "wasm"].map(|ending| path.with_file_name(format!("{stem}.{ending}")));
                 codecs.extend(beside.into_iter().filter(|path| path.is_file()));
             }
             if codecs.is_empty() {
-                return Err(format!("{}: there is no codec beside it", path.display()));
+                // Said by `play`, beside what is said of the others.
+                codecs.insert(path.to_owned());
             }
             pairs.extend(codecs.into_iter().map(|codec| (codec, Some(path.to_owned()))));
         }
@@ -99,6 +100,9 @@ fn find(path: &Path, pairs: &mut BTreeSet<(PathBuf, Option<PathBuf>)>) -> Result
 
 fn play(codec: &Path, examples: Option<&Path>) -> Result<Report, String> {
     let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    if examples == Some(codec) {
+        return Err("there is no codec beside it".to_owned());
+    }
     let source = read(codec)?;
     let yaml = match examples {
         Some(path) => String::from_utf8(read(path)?).map_err(|e| format!("{}: {e}", path.display()))?,
