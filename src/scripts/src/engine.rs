@@ -2,7 +2,9 @@
 //!
 //! The script is compiled once, as the body of a function that is called before each call of one of the script's own. So
 //! what it declares outside its functions is as the script says it is, every time: what it has kept of one device
-//! cannot get into the message of another. Of a script that declares functions alone they are kept ([`crate::survey`]). A runtime that a script has brought to one of its limits is thrown away.
+//! cannot get into the message of another. Of a script that declares functions alone they are kept ([`crate::survey`]).
+//! Variables that it has forgotten to declare are gone after each call. A runtime that a script has brought to one of its
+//! limits is thrown away.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,11 +15,12 @@ use codecs::Shape;
 use gateway::{CallFailure, Function as Called};
 use nix::time::{ClockId, clock_gettime};
 use rquickjs::context::EvalOptions;
+use rquickjs::object::Filter;
 use rquickjs::{Array, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
 use crate::pipe::{Convention, Limits};
 use crate::scope::{Scope, Stop, thrown};
-use crate::survey::is_functions_alone;
+use crate::survey::{is_functions_alone, may_leave_variables};
 
 /// Most bytes of a script.
 pub const MAX_SOURCE: usize = 4 * 1024 * 1024;
@@ -67,6 +70,8 @@ struct Engine {
     entry: Persistent<Function<'static>>,
     /// What the entry gives, where that is the same each time.
     kept: Option<Persistent<Array<'static>>>,
+    /// Names of the global variables before the script, if it may make more of them.
+    globals: Option<Vec<String>>,
     tools: Persistent<Object<'static>>,
     context: Context,
     runtime: Runtime,
@@ -133,6 +138,25 @@ impl Engine {
         let kept = self.kept.clone().map(|kept| kept.restore(ctx)).transpose()?;
         let (entry, tools) = (self.entry.clone().restore(ctx)?, self.tools.clone().restore(ctx)?);
         Ok(Scope { ctx: ctx.clone(), tools, entry, kept, has: program.has, name: &program.name })
+    }
+
+    /// A variable that the script forgot to declare is a property of the global object. The next call, of another
+    /// device, must not find it.
+    fn forget_variables(&self) {
+        let Some(known) = &self.globals else { return };
+        self.context.with(|ctx| {
+            let globals = ctx.globals();
+            if globals.own_keys::<String>(all()).len() == known.len() {
+                return;
+            }
+            // A name that is no Unicode was not there before.
+            for name in globals.own_keys::<Value<'_>>(all()).flatten() {
+                let text = name.as_string().and_then(|name| name.to_string().ok());
+                if text.is_none_or(|text| !known.contains(&text)) && globals.remove(name).is_err() {
+                    ctx.catch();
+                }
+            }
+        });
     }
 }
 
@@ -249,6 +273,7 @@ impl Program {
                 break;
             }
         }
+        engine.forget_variables();
         let log = std::mem::take(&mut *watch.log.borrow_mut());
         let result = match result {
             _ if watch.is_late.get() => {
@@ -280,11 +305,11 @@ impl Program {
             let made = self.evaluate(&ctx, &watch);
             made.map_err(|stop| thrown(&ctx, stop, &self.name).why)
         });
-        let (entry, kept, tools) = made.map_err(|why| match watch.is_late.get() {
+        let (entry, kept, tools, globals) = made.map_err(|why| match watch.is_late.get() {
             true => format!("it took longer than {} ms to load", self.limits.time.as_millis()),
             false => why,
         })?;
-        Ok(Engine { entry, kept, tools, context, runtime, watch })
+        Ok(Engine { entry, kept, globals, tools, context, runtime, watch })
     }
 
     fn evaluate<'js>(&self, ctx: &Ctx<'js>, watch: &Rc<Watch>) -> Result<Made, Stop> {
@@ -293,11 +318,13 @@ impl Program {
         let write = Function::new(ctx.clone(), move |line: String| log.write(line))?;
         let tools: Object<'js> = prelude.call((write,))?;
         let entry: Function<'js> = ctx.eval_with_options(self.wrapped(), options(&self.name))?;
+        let may_leave = may_leave_variables(&self.source);
+        let globals = may_leave.then(|| ctx.globals().own_keys(all()).collect()).transpose()?;
         let kept = match is_functions_alone(&self.source) {
             true => Some(Persistent::save(ctx, entry.call::<_, Array<'js>>((NAMES.len(),))?)),
             false => None,
         };
-        Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools)))
+        Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools), globals))
     }
 
     /// The script as a function that gives one of its own by its place in [`NAMES`], or all. Nothing comes before the
@@ -315,8 +342,18 @@ impl Program {
     }
 }
 
-/// The entry, what it gives if that is the same each time, and what the prelude gives.
-type Made = (Persistent<Function<'static>>, Option<Persistent<Array<'static>>>, Persistent<Object<'static>>);
+/// The entry, what it gives if that is the same each time, what the prelude gives, and names of globals.
+type Made = (
+    Persistent<Function<'static>>,
+    Option<Persistent<Array<'static>>>,
+    Persistent<Object<'static>>,
+    Option<Vec<String>>,
+);
+
+/// Names of all properties, also of those that are not listed.
+fn all() -> Filter {
+    Filter::new().string()
+}
 
 fn options(name: &str) -> EvalOptions {
     let mut options = EvalOptions::default();

@@ -216,6 +216,20 @@ fn what_is_declared_outside_functions_is_new_in_each_call() {
 }
 
 #[test]
+fn a_variable_that_a_script_forgot_to_declare_is_gone_after_the_call() {
+    for source in [
+        "function Decoder(b) { if (b[0] > 0) { t = b[0]; } return { t: typeof t === 'undefined' ? null : t }; }",
+        "function Decoder(b) { for (i of b) { this.t = i; } return { t: globalThis.t || null }; }",
+        "var all = []; function Decoder(b) { all.push(b[0] || 0); t = globalThis.t || all[0]; return { t: t || null }; }",
+    ] {
+        let mut program = load(source);
+        assert_eq!(call(&mut program, Called::DecodeUplink, &[7]).as_deref(), Ok(r#"{"data":{"t":7}}"#));
+        let second = call(&mut program, Called::DecodeUplink, &[]);
+        assert_eq!(second.as_deref(), Ok(r#"{"data":{"t":null}}"#), "{source}");
+    }
+}
+
+#[test]
 fn the_log_comes_with_the_call_and_is_bounded() {
     let source = "function decodeUplink(input) {
         console.log('port', input.fPort, { a: 1 }); console.error('x'.repeat(5000));
