@@ -117,7 +117,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Words and signs, without text; None where there is a template, or a doubt.
+    /// Words and signs, and text as one; None where there is a doubt.
     fn tokens(&mut self) -> Option<Vec<&'a [u8]>> {
         let mut tokens = Vec::new();
         loop {
@@ -126,7 +126,13 @@ impl<'a> Scan<'a> {
             let begin = self.at;
             match byte {
                 b'"' | b'\'' => self.text()?,
-                b'`' => return None,
+                b'`' => {
+                    self.template()?;
+                    // It may have code in it.
+                    if self.bytes.get(begin..self.at)?.contains(&b'=') {
+                        return None;
+                    }
+                }
                 b'/' => self.slash()?,
                 _ if is_part_of_word(&byte) => {
                     let rest = self.bytes.get(begin..)?;
@@ -296,10 +302,12 @@ mod tests {
             "for (const k in b) { b = k; } /* x = 1 */",
             "var s = 'x = 1'; return b.map(v => v * 2);",
             "function inner(x, y) { y = x; }",
+            "var x; x = `${b.length} bytes`",
         ] {
             let source = format!("function a(b) {{ {body} }}");
             assert!(!may_leave_variables(&source), "{source}");
         }
+        assert!(!may_leave_variables(include_str!("../../../etc/codecs/climate.js")));
     }
 
     #[test]
