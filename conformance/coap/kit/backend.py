@@ -170,5 +170,6 @@ class Life:
         if self.is_killed:
             # The first of each; what the application's acknowledgement of was lost comes again.
             heard = list(dict.fromkeys(heard))
-        assert heard == list(range(1, self.reports + 1)), f"reports {heard[-20:]} of {self.reports}"
+        wrong = [pair for pair in zip([0] + heard, heard + [self.reports + 1]) if pair[1] != pair[0] + 1]
+        assert not wrong, f"{self.reports} reports, but one after the other {wrong[:10]}"
         assert self.notified == list(range(1, self.orders + 1)), f"orders {self.notified[-20:]} of {self.orders}"
