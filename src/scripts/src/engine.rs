@@ -19,7 +19,7 @@ use rquickjs::object::Filter;
 use rquickjs::{Array, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
 use crate::pipe::{Convention, Limits};
-use crate::scope::{Scope, Stop, thrown};
+use crate::scope::{KeptWords, Scope, Stop, thrown};
 use crate::survey::{is_functions_alone, may_leave_variables};
 
 /// Most bytes of a script.
@@ -73,6 +73,7 @@ struct Engine {
     /// Names of the global variables before the script, if it may make more of them.
     globals: Option<Vec<String>>,
     tools: Persistent<Object<'static>>,
+    words: KeptWords,
     context: Context,
     runtime: Runtime,
     watch: Rc<Watch>,
@@ -134,10 +135,17 @@ impl Watch {
 }
 
 impl Engine {
-    fn scope<'a, 'js>(&self, ctx: &Ctx<'js>, program: &'a Program) -> Result<Scope<'a, 'js>, Stop> {
+    fn scope<'a, 'js>(&'a self, ctx: &Ctx<'js>, program: &'a Program) -> Result<Scope<'a, 'js>, Stop> {
         let kept = self.kept.clone().map(|kept| kept.restore(ctx)).transpose()?;
-        let (entry, tools) = (self.entry.clone().restore(ctx)?, self.tools.clone().restore(ctx)?);
-        Ok(Scope { ctx: ctx.clone(), tools, entry, kept, has: program.has, name: &program.name })
+        Ok(Scope {
+            ctx: ctx.clone(),
+            tools: &self.tools,
+            words: self.words.restore(ctx)?,
+            entry: &self.entry,
+            kept,
+            has: program.has,
+            name: &program.name,
+        })
     }
 
     /// A variable that the script forgot to declare is a property of the global object. The next call, of another
@@ -242,7 +250,7 @@ impl Program {
     fn survey(&mut self) -> Result<[bool; NAMES.len()], String> {
         let mut has = [false; NAMES.len()];
         let (surveyed, _) = self.run(|scope| {
-            let all: Vec<Value<'_>> = scope.entry.call((NAMES.len(),))?;
+            let all: Vec<Value<'_>> = scope.entry()?.call((NAMES.len(),))?;
             Ok(all.iter().map(|value| u8::from(value.is_function())).collect())
         });
         let surveyed = surveyed.map_err(|failure| match failure {
@@ -305,11 +313,11 @@ impl Program {
             let made = self.evaluate(&ctx, &watch);
             made.map_err(|stop| thrown(&ctx, stop, &self.name).why)
         });
-        let (entry, kept, tools, globals) = made.map_err(|why| match watch.is_late.get() {
+        let (entry, kept, tools, words, globals) = made.map_err(|why| match watch.is_late.get() {
             true => format!("it took longer than {} ms to load", self.limits.time.as_millis()),
             false => why,
         })?;
-        Ok(Engine { entry, kept, globals, tools, context, runtime, watch })
+        Ok(Engine { entry, kept, globals, tools, words, context, runtime, watch })
     }
 
     fn evaluate<'js>(&self, ctx: &Ctx<'js>, watch: &Rc<Watch>) -> Result<Made, Stop> {
@@ -324,7 +332,8 @@ impl Program {
             true => Some(Persistent::save(ctx, entry.call::<_, Array<'js>>((NAMES.len(),))?)),
             false => None,
         };
-        Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools), globals))
+        let words = KeptWords::of(ctx, &tools)?;
+        Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools), words, globals))
     }
 
     /// The script as a function that gives one of its own by its place in [`NAMES`], or all. Nothing comes before the
@@ -342,11 +351,12 @@ impl Program {
     }
 }
 
-/// The entry, what it gives if that is the same each time, what the prelude gives, and names of globals.
+/// As the fields of [`Engine`]: entry, kept, tools, words, globals.
 type Made = (
     Persistent<Function<'static>>,
     Option<Persistent<Array<'static>>>,
     Persistent<Object<'static>>,
+    KeptWords,
     Option<Vec<String>>,
 );
 

@@ -1,6 +1,7 @@
 //! Payload codecs, in the convention of the LoRa Alliance (TS013) that The Things Stack and ChirpStack share, and in the older
 //! ones of both.
 
+use rquickjs::atom::PredefinedAtom;
 use rquickjs::{Function, Object, Value};
 
 use crate::engine::Call;
@@ -22,14 +23,14 @@ impl<'js> Scope<'_, 'js> {
             };
             return self.data(&data, &[], None);
         }
-        let input: Value<'js> = self.tool("uplink")?.call((bytes, call.port, call.wall_ms as f64))?;
+        let input: Value<'js> = self.words.uplink.call((bytes, call.port, call.wall_ms as f64))?;
         let output: Value<'js> = decode.call((input,))?;
         let Some(output) = output.as_object() else {
             return Err(Stop::Bad(format!("decodeUplink gave {}", output.type_name())));
         };
         self.no_errors(output)?;
-        let mut warnings = self.texts(&output.get("warnings")?)?;
-        let data: Value<'js> = output.get("data")?;
+        let mut warnings = self.texts(&output.get(self.words.warnings.clone())?)?;
+        let data: Value<'js> = output.get(self.words.data.clone())?;
         let normalized =
             if self.has_function("normalizeUplink") { self.normalize(output, &mut warnings)? } else { None };
         self.data(&data, &warnings, normalized)
@@ -90,7 +91,11 @@ impl<'js> Scope<'_, 'js> {
         };
         let (name, function) = self.function(names)?;
         let output = self.called_for_example(name, &function, input)?;
-        Ok(self.json(&output)?.unwrap_or_else(|| b"null".to_vec()))
+        let mut out = Vec::new();
+        if !self.json(&output, &mut out)? {
+            out.extend_from_slice(b"null");
+        }
+        Ok(out)
     }
 
     /// The older conventions give what stands in `data` or `bytes` of TS013.
@@ -123,17 +128,17 @@ impl<'js> Scope<'_, 'js> {
         let (_, normalize) = self.function(&["normalizeUplink"])?;
         let output: Value<'js> = normalize.call((decoded.clone(),))?;
         let Some(output) = output.as_object() else { return Ok(None) };
-        let errors = self.texts(&output.get("errors")?)?;
+        let errors = self.texts(&output.get(PredefinedAtom::Errors)?)?;
         if !errors.is_empty() {
             warnings.extend(errors.into_iter().map(|error| format!("normalizeUplink: {error}")));
             return Ok(None);
         }
-        warnings.extend(self.texts(&output.get("warnings")?)?);
-        Ok(Some(output.get("data")?))
+        warnings.extend(self.texts(&output.get(self.words.warnings.clone())?)?);
+        Ok(Some(output.get(self.words.data.clone())?))
     }
 
     fn no_errors(&self, output: &Object<'js>) -> Result<(), Stop> {
-        let errors = self.texts(&output.get("errors")?)?;
+        let errors = self.texts(&output.get(PredefinedAtom::Errors)?)?;
         if errors.is_empty() { Ok(()) } else { Err(Stop::Bad(errors.join("; "))) }
     }
 
@@ -143,15 +148,17 @@ impl<'js> Scope<'_, 'js> {
         warnings: &[String],
         normalized: Option<Value<'js>>,
     ) -> Result<Vec<u8>, Stop> {
-        let Some(data) = self.json(data)? else {
-            return Err(Stop::Bad("it gave neither data nor errors".to_owned()));
-        };
-        let mut out = Vec::with_capacity(data.len() + 16);
+        let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"{\"data\":");
-        out.extend(data);
-        if let Some(normalized) = normalized.map(|value| self.json(&value)).transpose()?.flatten() {
+        if !self.json(data, &mut out)? {
+            return Err(Stop::Bad("it gave neither data nor errors".to_owned()));
+        }
+        if let Some(normalized) = normalized {
+            let before = out.len();
             out.extend_from_slice(b",\"normalized\":");
-            out.extend(normalized);
+            if !self.json(&normalized, &mut out)? {
+                out.truncate(before);
+            }
         }
         if !warnings.is_empty() {
             out.extend_from_slice(b",\"warnings\":");

@@ -366,6 +366,8 @@
   }
 
   return {
+    list: (...bytes) => bytes,
+    plain: Object.prototype,
     // TS013's input of decodeUplink.
     uplink: (bytes, fPort, ms) => ({ bytes, fPort, recvTime: new Time(ms), variables: {} }),
     // What `decode` and `encode` are told of the device.

@@ -1,15 +1,19 @@
 //! What the code of a call works with: the script's functions, and values of the engine read with care. Every property that
 //! is read may be a getter of the script, every value a Proxy; what these throw is the script's own error.
 
-use rquickjs::{Array, Ctx, Function, IntoJs, Object, Value};
+use rquickjs::atom::PredefinedAtom;
+use rquickjs::function::Args;
+use rquickjs::{Array, Atom, Ctx, Function, IntoJs, Object, Persistent, Value};
 
 use crate::engine::{MAX_RESULT, NAMES};
-use crate::json;
+use crate::json::{self, Written};
 
 /// Most characters of an error.
 const MAX_WHY: usize = 1000;
 /// Most bytes of a frame that a script makes.
 const MAX_BYTES: f64 = 65536.0;
+/// Most bytes that become a list as arguments of a function: a fraction of what setting one after the other takes.
+const MAX_ARGS: usize = 1024;
 /// Most warnings and errors of a call.
 const MAX_TEXTS: usize = 16;
 
@@ -36,11 +40,54 @@ pub(crate) struct Thrown {
     pub(crate) is_memory: bool,
 }
 
+/// What each call needs of the prelude and of the engine's names, so that it looks up none of them by text.
+pub(crate) struct Words<'js> {
+    /// The prelude's functions of these names.
+    pub(crate) list: Function<'js>,
+    pub(crate) uplink: Function<'js>,
+    /// `Object.prototype`.
+    pub(crate) plain: Object<'js>,
+    pub(crate) data: Atom<'js>,
+    pub(crate) warnings: Atom<'js>,
+}
+
+/// [`Words`] between two calls.
+pub(crate) struct KeptWords {
+    list: Persistent<Function<'static>>,
+    uplink: Persistent<Function<'static>>,
+    plain: Persistent<Object<'static>>,
+    data: Persistent<Atom<'static>>,
+    warnings: Persistent<Atom<'static>>,
+}
+
+impl KeptWords {
+    pub(crate) fn of<'js>(ctx: &Ctx<'js>, tools: &Object<'js>) -> Result<KeptWords, Stop> {
+        Ok(KeptWords {
+            list: Persistent::save(ctx, tools.get::<_, Function<'js>>("list")?),
+            uplink: Persistent::save(ctx, tools.get::<_, Function<'js>>("uplink")?),
+            plain: Persistent::save(ctx, tools.get::<_, Object<'js>>("plain")?),
+            data: Persistent::save(ctx, Atom::from_str(ctx.clone(), "data")?),
+            warnings: Persistent::save(ctx, Atom::from_str(ctx.clone(), "warnings")?),
+        })
+    }
+
+    pub(crate) fn restore<'js>(&self, ctx: &Ctx<'js>) -> Result<Words<'js>, Stop> {
+        Ok(Words {
+            list: self.list.clone().restore(ctx)?,
+            uplink: self.uplink.clone().restore(ctx)?,
+            plain: self.plain.clone().restore(ctx)?,
+            data: self.data.clone().restore(ctx)?,
+            warnings: self.warnings.clone().restore(ctx)?,
+        })
+    }
+}
+
 /// See the module.
 pub(crate) struct Scope<'a, 'js> {
     pub(crate) ctx: Ctx<'js>,
-    pub(crate) tools: Object<'js>,
-    pub(crate) entry: Function<'js>,
+    pub(crate) tools: &'a Persistent<Object<'static>>,
+    pub(crate) words: Words<'js>,
+    pub(crate) entry: &'a Persistent<Function<'static>>,
     /// The script's functions, if they are the same in each call.
     pub(crate) kept: Option<Array<'js>>,
     pub(crate) has: [bool; NAMES.len()],
@@ -59,7 +106,7 @@ impl<'js> Scope<'_, 'js> {
         };
         let function: Value<'js> = match &self.kept {
             Some(kept) => kept.get(at)?,
-            None => self.entry.call((at,))?,
+            None => self.entry()?.call((at,))?,
         };
         let function = function.into_function();
         Ok((name, function.ok_or_else(|| Stop::Bad(format!("{name} is no function any more")))?))
@@ -72,11 +119,21 @@ impl<'js> Scope<'_, 'js> {
 
     /// A function of the prelude.
     pub(crate) fn tool(&self, name: &str) -> Result<Function<'js>, Stop> {
-        Ok(self.tools.get(name)?)
+        Ok(self.tools.clone().restore(&self.ctx)?.get(name)?)
+    }
+
+    /// What evaluates the script.
+    pub(crate) fn entry(&self) -> Result<Function<'js>, Stop> {
+        Ok(self.entry.clone().restore(&self.ctx)?)
     }
 
     /// A list of numbers, which is what TS013 calls bytes.
     pub(crate) fn list(&self, bytes: &[u8]) -> Result<Array<'js>, Stop> {
+        if bytes.len() <= MAX_ARGS {
+            let mut args = Args::new(self.ctx.clone(), bytes.len());
+            args.push_args(bytes.iter().copied())?;
+            return Ok(args.apply(&self.words.list)?);
+        }
         let list = Array::new(self.ctx.clone())?;
         for (at, byte) in bytes.iter().enumerate() {
             list.set(at, *byte)?;
@@ -95,29 +152,29 @@ impl<'js> Scope<'_, 'js> {
         value.into_object().ok_or_else(|| Stop::Bad("the input is no JSON object".to_owned()))
     }
 
-    /// The value in JSON; None of what JSON has no word for.
-    pub(crate) fn json(&self, value: &Value<'js>) -> Result<Option<Vec<u8>>, Stop> {
-        if value.is_undefined() {
-            return Ok(None);
-        }
-        let json = match json::write(&self.ctx, value)? {
-            Some(json) => json,
-            None => match self.ctx.json_stringify(value.clone())? {
-                Some(text) => text.to_string()?.into_bytes(),
-                None => return Ok(None),
+    /// Appends the value in JSON; false of what JSON has no word for.
+    pub(crate) fn json(&self, value: &Value<'js>, into: &mut Vec<u8>) -> Result<bool, Stop> {
+        let begin = into.len();
+        match json::write(value, &self.words.plain, into)? {
+            Written::Json => {}
+            Written::Nothing => return Ok(false),
+            Written::NotPlain => match self.ctx.json_stringify(value.clone())? {
+                Some(text) => into.extend(text.to_string()?.into_bytes()),
+                None => return Ok(false),
             },
-        };
-        if json.len() > MAX_RESULT {
-            return Err(Stop::Bad(format!("it gave {} bytes, more than {MAX_RESULT}", json.len())));
         }
-        Ok(Some(json))
+        let length = into.len() - begin;
+        if length > MAX_RESULT {
+            return Err(Stop::Bad(format!("it gave {length} bytes, more than {MAX_RESULT}")));
+        }
+        Ok(true)
     }
 
     /// Bytes as scripts say them: a list of numbers, or a Uint8Array.
     pub(crate) fn bytes(&self, what: &str, value: &Value<'js>) -> Result<Vec<u8>, Stop> {
         let bad = |why: String| Err(Stop::Bad(format!("{what} must be bytes: {why}")));
         let Some(list) = value.as_object() else { return bad(format!("this is {}", value.type_name())) };
-        let length: Value<'js> = list.get("length")?;
+        let length: Value<'js> = list.get(PredefinedAtom::Length)?;
         let Some(length) = length.as_number().filter(|n| (0.0..=MAX_BYTES).contains(n)) else {
             return bad(format!("it has no length up to {MAX_BYTES}"));
         };
@@ -142,7 +199,7 @@ impl<'js> Scope<'_, 'js> {
             return Ok(vec![self.shown(value)]);
         }
         let Some(list) = value.as_object() else { return Ok(vec![self.shown(value)]) };
-        let length: Value<'js> = list.get("length")?;
+        let length: Value<'js> = list.get(PredefinedAtom::Length)?;
         let length = length.as_number().unwrap_or_default().clamp(0.0, MAX_TEXTS as f64);
         let text = |at: u32| Ok(self.shown(&list.get::<_, Value<'js>>(at)?));
         (0..length as u32).map(text).collect()

@@ -77,14 +77,15 @@ impl<'js> Scope<'_, 'js> {
         };
         let up: Value<'js> = output.get("up")?;
         let is_list = up.is_array();
-        let up = self.json(&up)?.filter(|json| json != b"null");
+        let mut json = Vec::new();
+        let is_any = self.json(&up, &mut json)? && json != b"null";
         let mut frame = format!("{{\"consumed\":{consumed},\"up\":").into_bytes();
-        match up {
-            None => frame.extend_from_slice(b"[]"),
-            Some(up) if is_list => frame.extend(up),
-            Some(up) => {
+        match is_any {
+            false => frame.extend_from_slice(b"[]"),
+            true if is_list => frame.extend(json),
+            true => {
                 frame.push(b'[');
-                frame.extend(up);
+                frame.extend(json);
                 frame.push(b']');
             }
         }

@@ -269,3 +269,13 @@ fn an_example_is_called_with_its_own_value_and_gives_all() {
     );
     assert_eq!(legacy.as_deref(), Ok(r#"{"data":{"n":5}}"#));
 }
+
+#[test]
+fn bytes_are_an_array_however_many_they_are() {
+    for length in [0, 1, 1024, 1025, 5000] {
+        let payload: Vec<u8> = (0..length).map(|at| (at % 256) as u8).collect();
+        let sum: usize = payload.iter().map(|byte| usize::from(*byte)).sum();
+        let seen = value("[Array.isArray(bytes), bytes.length, bytes.reduce((a, b) => a + b, 0)]", &payload);
+        assert_eq!(seen, format!("{{\"data\":[true,{length},{sum}]}}"));
+    }
+}
