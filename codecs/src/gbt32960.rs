@@ -15,12 +15,12 @@ mod tests;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use crate::calendar::Calendar;
 use crate::read::Reader;
 use crate::{
     Codec, Context, Credential, Data, Def, Down, Expect, Fault, Frame, Login, Options, Reply, Up, hex,
 };
 use frame::{COMMAND, Header, PLAIN, SUCCESS, Text};
+use wire::calendar::Calendar;
 
 /// The codec.
 pub(crate) const DEF: Def = Def {

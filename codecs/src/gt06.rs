@@ -12,9 +12,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use crate::calendar::Calendar;
 use crate::framing::Checksum;
 use crate::{Codec, Context, Credential, Def, Down, Expect, Fault, Frame, Login, Options, Reply, Up};
+use wire::calendar::Calendar;
 
 mod content;
 mod samples;

@@ -8,7 +8,6 @@
 
 use bytes::{Bytes, BytesMut};
 
-pub mod calendar;
 mod emqx_tcp;
 pub mod examples;
 pub mod framing;

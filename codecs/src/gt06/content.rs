@@ -1,9 +1,9 @@
 //! What the content of a packet says, by its protocol number.
 
 use serde::Serialize;
+use wire::calendar::Calendar;
 
 use super::{HEARTBEAT, INFORMATION, PASS_THROUGH, Packet, STATUS, STRING};
-use crate::calendar::Calendar;
 use crate::read::Reader;
 use crate::{Data, Fault};
 

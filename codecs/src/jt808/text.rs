@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use encoding_rs::GBK;
 
-use crate::calendar::Calendar;
+use wire::calendar::Calendar;
 
 /// Text as it is sent, up to the first zero: shorter text is filled up with them.
 pub(super) fn gbk(bytes: &[u8]) -> Cow<'_, str> {

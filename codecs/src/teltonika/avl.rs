@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use wire::calendar;
 
 use crate::read::Reader;
-use crate::{Data, Fault, Up, calendar};
+use crate::{Data, Fault, Up};
 
 /// What a packet holds.
 pub(super) struct Records {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use wire::calendar;
 
 use crate::read::Reader;
-use crate::{Data, Fault, Reply, Up, calendar};
+use crate::{Data, Fault, Reply, Up};
 
 pub(super) const CODEC_12: u8 = 0x0c;
 pub(super) const CODEC_13: u8 = 0x0d;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
+
+use wire::calendar::Calendar;
 
 /// A point on the process's monotonic clock, in microseconds since the process (or a test) began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,35 +124,25 @@ impl<K: Ord + Copy> Deadlines<K> {
 
 /// RFC 3339 in UTC, to the second.
 pub fn datetime(wall_ms: u64) -> String {
-    let seconds = wall_ms / 1000;
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted in eras of 400 years that begin on the 1st of March of year 0, whose first day is 719,468 days
-    // before 1970; February and with it the leap day is then the end of a year.
-    let day = days + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
+    Calendar::at(wall_ms).to_string()
 }
 
 /// The milliseconds since 1970 of what [`datetime`] writes; None for everything else.
 pub fn parse_datetime(text: &str) -> Option<u64> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
-    let (year, month, date) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if year < 1970 || !(1..=12).contains(&month) {
-        return None;
+    fn number<T: FromStr>(text: &str, from: usize, to: usize) -> Option<T> {
+        text.get(from..to)?.parse().ok()
     }
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + date.checked_sub(1)?;
-    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
-    // A day, an hour or a form that there is not comes out as another text.
-    (datetime(seconds * 1000) == text).then_some(seconds * 1000)
+    let calendar = Calendar {
+        year: number(text, 0, 4)?,
+        month: number(text, 5, 7)?,
+        day: number(text, 8, 10)?,
+        hour: number(text, 11, 13)?,
+        minute: number(text, 14, 16)?,
+        second: number(text, 17, 19)?,
+    };
+    // A time before 1970, a day, an hour or a form that there is not comes out as another text.
+    let wall_ms = calendar.to_ms();
+    (datetime(wall_ms) == text).then_some(wall_ms)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Reading and writing bytes from the network: every read is checked and fails with [`Short`] instead of panicking.
 //!
-//! Numbers are in network byte order. A [`Reader`] borrows; what it returns are slices of what it was given.
+//! Numbers are in network byte order. A [`Reader`] borrows; what it returns are slices of what it was given. Dates and times
+//! that devices tell, and people read, are in [`calendar`].
+
+pub mod calendar;
 
 /// The bytes ended before the value did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
