@@ -8,6 +8,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+pub mod called;
 mod emqx_tcp;
 pub mod examples;
 pub mod framing;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use codecs::called::Decoded;
 use codecs::{Costs, Data, Frame, Shape, Up, hex};
 use gateway::{Action, CallFailure, Calls, Close, Direction, Drop, Function, ProgramId};
 use serde::Deserialize;
@@ -48,34 +49,6 @@ struct Uplink<'a> {
     normalized: Option<&'a RawValue>,
     #[serde(default)]
     warnings: Vec<String>,
-}
-
-/// What comes of a stream's bytes.
-#[derive(Deserialize)]
-struct Decoded<'a> {
-    consumed: usize,
-    #[serde(borrow, default)]
-    frames: Vec<DecodedFrame<'a>>,
-    #[serde(default)]
-    error: Option<Failed>,
-}
-
-#[derive(Deserialize)]
-struct DecodedFrame<'a> {
-    #[serde(borrow, default)]
-    up: Vec<&'a RawValue>,
-    #[serde(default)]
-    answer: String,
-    #[serde(default)]
-    refusal: String,
-}
-
-#[derive(Deserialize)]
-struct Failed {
-    at: usize,
-    why: String,
-    #[serde(default)]
-    skip: Option<usize>,
 }
 
 impl Conversation {
@@ -313,16 +286,15 @@ impl Conversation {
         };
         let mut taken = decoded.consumed.min(self.buffer.len());
         for frame in decoded.frames {
-            match read_frame(&frame) {
+            match frame.read() {
                 Ok(frame) => self.frames.push_back(frame),
                 Err(why) => self.complain(t, Drop::ScriptFailed, &why),
             }
         }
-        if let Some(Failed { at, why, skip }) = decoded.error {
-            let rest = self.buffer.len().saturating_sub(at);
-            // Without a word of it nobody knows where the next frame begins.
-            taken = taken.max(at.saturating_add(skip.unwrap_or(rest).max(1)).min(self.buffer.len()));
-            self.complain(t, Drop::ScriptFailed, &format!("at byte {at}: {why}"));
+        if let Some(failed) = decoded.error {
+            let end = failed.at.saturating_add(failed.costs(self.buffer.len()));
+            taken = taken.max(end.min(self.buffer.len()));
+            self.complain(t, Drop::ScriptFailed, &format!("at byte {}: {}", failed.at, failed.why));
         }
         let is_shown = !self.frames.iter().any(is_secret);
         if t.out.is_traced && taken > 0 && is_shown {
@@ -346,11 +318,4 @@ fn uplink(t: &mut Turn<'_>, value: &[u8]) -> Result<Frame, String> {
     };
     let ups = [up("data", uplink.data), up("normalized", uplink.normalized)];
     Ok(Frame { up: ups.into_iter().flatten().collect(), ..Frame::default() })
-}
-
-fn read_frame(frame: &DecodedFrame<'_>) -> Result<Frame, String> {
-    let up = frame.up.iter().map(|up| Up::from_json(up.get().as_bytes()));
-    let up = up.collect::<Result<Vec<Up>, _>>().map_err(|e| e.to_string())?;
-    let bytes = |text: &str| hex::decode(text).map(Bytes::from);
-    Ok(Frame { up, answer: bytes(&frame.answer)?, refusal: bytes(&frame.refusal)? })
 }

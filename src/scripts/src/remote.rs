@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use codecs::called::Decoded;
 use codecs::{Build, Codec, Context, Data, Down, Expect, Fault, Frame, Framing, Options, Shape, Up, hex};
 use gateway::{CallFailure, Calls, Function, ProgramId};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::pipe::Request;
@@ -34,33 +33,6 @@ struct Connection {
 
 /// Bytes of the stream, and what they mean.
 struct Ready(usize, Result<Frame, String>);
-
-#[derive(Deserialize)]
-struct Decoded<'a> {
-    #[serde(borrow)]
-    frames: Vec<DecodedFrame<'a>>,
-    #[serde(default)]
-    error: Option<Failed>,
-}
-
-#[derive(Deserialize)]
-struct DecodedFrame<'a> {
-    consumed: usize,
-    #[serde(borrow)]
-    up: Vec<&'a RawValue>,
-    #[serde(default)]
-    answer: String,
-    #[serde(default)]
-    refusal: String,
-}
-
-#[derive(Deserialize)]
-struct Failed {
-    at: usize,
-    why: String,
-    #[serde(default)]
-    skip: Option<usize>,
-}
 
 impl Remote {
     /// The program of this number.
@@ -176,25 +148,15 @@ impl Connection {
             Ok(decoded) => decoded,
             Err(error) => return self.ready.push_back(Ready(buf.len(), Err(error.to_string()))),
         };
-        self.ready.extend(decoded.frames.iter().map(|frame| Ready(frame.consumed, frame.read())));
-        if let Some(error) = decoded.error {
-            let rest = buf.len().saturating_sub(error.at);
-            let length = error.skip.map_or(rest, |skip| skip.clamp(1, rest.max(1)));
-            self.ready.push_back(Ready(length, Err(error.why)));
+        for frame in &decoded.frames {
+            let Some(consumed) = frame.consumed else {
+                let why = "a frame without the number of its bytes".to_owned();
+                return self.ready.push_back(Ready(buf.len(), Err(why)));
+            };
+            self.ready.push_back(Ready(consumed, frame.read()));
         }
-    }
-}
-
-impl DecodedFrame<'_> {
-    fn read(&self) -> Result<Frame, String> {
-        let up = self.up.iter().map(|json| {
-            Up::from_json(json.get().as_bytes())
-                .map_err(|e| format!("`up` is not what a device can say: {e}"))
-        });
-        Ok(Frame {
-            up: up.collect::<Result<_, _>>()?,
-            answer: hex::decode(&self.answer)?.into(),
-            refusal: hex::decode(&self.refusal)?.into(),
-        })
+        if let Some(error) = decoded.error {
+            self.ready.push_back(Ready(error.costs(buf.len()), Err(error.why)));
+        }
     }
 }
