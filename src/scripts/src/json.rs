@@ -89,10 +89,11 @@ impl<'js> Writer<'_, 'js> {
         } else if size < MAX_WHOLE && number.fract() == 0.0 {
             return serde_json::to_writer(&mut *self.out, &(number as i64)).map_err(|_| Not::Plain);
         } else if (1e-4..1e15).contains(&size) {
-            // Several times as fast as `Display`, and the same digits.
+            // Several times as fast as `Display`. Of two shortest forms that are as near it takes the even one, as ECMAScript does
+            // (Number::toString, note 2) and `Display` does not.
             return serde_json::to_writer(&mut *self.out, &number).map_err(|_| Not::Plain);
-        } else if (1e-6..1e21).contains(&size) {
-            // Here ECMAScript has no exponent either, and both write the fewest digits that mean this number.
+        } else if (MAX_WHOLE..1e21).contains(&size) {
+            // No exponent in ECMAScript either, and no two forms as near: a number halfway would need more factors of two than ten has.
             write!(self.out, "{number}")
         } else {
             return Err(Not::Plain);
@@ -178,7 +179,7 @@ mod tests {
         with(|ctx| {
             for source in [
                 "({z: 1, a: [true, false, null, undefined, () => 1], 7: 'x', 'k\"\\n': {}, u: undefined})",
-                "[0, -0, 1.5, -2.25, 1e20, 123456789012345680000, 0.000001, 4294967296, -2147483648, NaN, Infinity, 1/3]",
+                "[0, -0, 1.5, -2.25, 1e20, 123456789012345680000, 0.0001, 4294967296, -2147483648, NaN, Infinity, 1/3]",
                 "['', 'h\u{e9}\u{1f600}', '\\u0000\\b\\f\\r\\t\\u001f\\u007f\\u2028/\\\\']",
                 "({get x() { return [1] }, [Symbol('s')]: 1, s: Symbol('s')})",
                 "(() => { const o = {a: 1}; Object.defineProperty(o, 'hidden', {value: 1}); return o })()",
@@ -215,6 +216,7 @@ mod tests {
                 "'\\ud800'",
                 "({'\\ud800': 1})",
                 "[1e21, 1e-7]",
+                "0.00001",
                 "undefined",
                 "(() => { let deep = []; for (let i = 0; i < 40; i++) deep = [deep]; return deep })()",
                 "1n",
@@ -225,6 +227,19 @@ mod tests {
             }
             let throws: Value<'_> = ctx.eval("({get x() { throw 'no' }})").unwrap();
             assert!(written(&ctx, &throws, &mut Vec::new()).is_err());
+        });
+    }
+
+    /// Each has two forms of the fewest digits, both as near.
+    #[test]
+    fn halfway_between_two_forms_the_even_one_is_written() {
+        with(|ctx| {
+            for number in
+                [4_498_031_788_593_873.0 / 4.0, 43.0 * 2f64.powi(-22), 2_251_799_813_685_249.0 / 4.0]
+            {
+                let (own, engine) = both(&ctx, &Value::new_float(ctx.clone(), number));
+                assert!(own.is_none() || own == engine, "{number:e}: {own:?} {engine:?}");
+            }
         });
     }
 
