@@ -10,21 +10,21 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::{Instant, Now};
-use hashbrown::HashMap;
 use zeroize::Zeroize;
 
 use crate::engine::{self, Credentials, Engine, Failure, Host, Numbers, RECORD_MAX, Wrong};
 use crate::event::{Closed, Event, Id, Identity, Reason, Reserved};
-use crate::handshake::{HalfOpen, Retry};
+use crate::handshake::HalfOpen;
 use crate::hello::{self, Cookies, Hello};
 use crate::kept::Sealer;
 use crate::keys::Keys;
 use crate::record::{self, Header};
+use crate::retries::Retries;
 use crate::settings::{Settings, SettingsError, Suite};
 use crate::slab::Slab;
 use crate::table::{Active, Association, Place, State, Table};
@@ -43,7 +43,7 @@ pub struct Endpoint {
     pub(crate) sealer: Sealer,
     pub(crate) cookies: Cookies,
     pub(crate) half_open: HalfOpen,
-    pub(crate) retries: HashMap<(u64, IpAddr), Retry>,
+    pub(crate) retries: Retries,
     pub(crate) table: Table,
     pub(crate) slab: Slab,
     /// Who may be idle by then. One entry for each active association.
@@ -157,7 +157,7 @@ impl Endpoint {
             engine,
             keys,
             half_open: HalfOpen::default(),
-            retries: HashMap::new(),
+            retries: Retries::default(),
             table: Table::default(),
             slab: Slab::default(),
             idle: VecDeque::new(),

@@ -1,7 +1,6 @@
 //! Handshakes under way: from a verified ClientHello to an association.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway::{Deadlines, Instant, Now};
@@ -12,29 +11,25 @@ use crate::endpoint::{Endpoint, Events};
 use crate::engine::{self, Failure, Host, Session};
 use crate::event::{Closed, Event, Id, Identity, Reason};
 use crate::hello::Hello;
+use crate::hosts::Hosts;
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::park::BLOB_MAX;
 use crate::record::Header;
+use crate::retries::Retries;
 use crate::table::{Active, Fresh, State};
 
 /// RFC 4279, 5.3 asks for 128 bytes.
 const IDENTITY_MAX: usize = 256;
-/// A client that failed with one key of its identity may try the other for so long: one with little power tries seldom.
-const RETRY: Duration = Duration::from_secs(86_400);
-const RETRIES_MAX: usize = 4096;
 /// A record with a Finished takes some 70 bytes.
 const FINISHED_MAX: usize = 128;
-
-/// The next handshake of an identity from an address, at whatever port, takes the older key.
-pub(crate) struct Retry {
-    until: Instant,
-}
 
 /// A handshake under way.
 struct Half {
     session: Session,
     id: Id,
+    /// How many were begun before it.
+    number: u64,
     random: [u8; 32],
     started: Instant,
     due: Instant,
@@ -68,8 +63,8 @@ enum Psk {
 pub(crate) struct HalfOpen {
     by_address: HashMap<SocketAddr, Half>,
     by_id: HashMap<Id, SocketAddr>,
-    /// In the order they began. Of those that are over too, until they come to the front.
-    order: VecDeque<(SocketAddr, Id)>,
+    hosts: Hosts,
+    begun: u64,
     due: Deadlines<SocketAddr>,
 }
 
@@ -90,9 +85,11 @@ impl HalfOpen {
         self.due.next()
     }
 
-    fn insert(&mut self, from: SocketAddr, half: Half) {
+    fn insert(&mut self, from: SocketAddr, mut half: Half) {
+        self.begun += 1;
+        half.number = self.begun;
         self.by_id.insert(half.id, from);
-        self.order.push_back((from, half.id));
+        self.hosts.add(half.number, from);
         self.due.set(half.due, from);
         self.by_address.insert(from, half);
     }
@@ -100,10 +97,8 @@ impl HalfOpen {
     fn remove(&mut self, from: SocketAddr) -> Option<Half> {
         let half = self.by_address.remove(&from)?;
         self.by_id.remove(&half.id);
+        self.hosts.remove(half.number, from);
         self.due.cancel(half.due, from);
-        while self.order.front().is_some_and(|(_, id)| !self.by_id.contains_key(id)) {
-            self.order.pop_front();
-        }
         Some(half)
     }
 
@@ -115,10 +110,6 @@ impl HalfOpen {
         self.due.cancel(half.due, from);
         half.due = due;
         self.due.set(due, from);
-    }
-
-    fn oldest(&self) -> Option<SocketAddr> {
-        self.order.iter().find(|(_, id)| self.by_id.contains_key(id)).map(|(a, _)| *a)
     }
 }
 
@@ -139,7 +130,7 @@ struct Handshaker<'a, 'b> {
     now: Instant,
     from: SocketAddr,
     keys: &'a dyn Keys,
-    retries: &'a HashMap<(u64, IpAddr), Retry>,
+    retries: &'a Retries,
     table: &'a crate::table::Table,
     peer: &'a mut Peer,
     events: &'a mut Events<'b>,
@@ -159,10 +150,7 @@ impl Host for Handshaker<'_, '_> {
         }
         let found = self.keys.key(identity);
         let identity = Identity::Psk(identity.into());
-        let is_retry = self
-            .retries
-            .get(&(self.table.who(&identity), self.from.ip()))
-            .is_some_and(|retry| self.now < retry.until);
+        let is_retry = self.retries.has(self.now, self.table.who(&identity), self.from.ip());
         let (psk, picked) = match (&found.newest, &found.older) {
             (_, Some(older)) if is_retry => (Psk::Last, older.as_bytes()),
             (Some(newest), Some(_)) => (Psk::Newest, newest.as_bytes()),
@@ -198,8 +186,9 @@ impl Endpoint {
             return self.handshake(now, from, datagram, events);
         }
         self.half_open.remove(from);
+        // A host that begins handshakes without end throws out its own: those of others must be able to end.
         if self.half_open.len() >= self.settings.max_half_open
-            && let Some(oldest) = self.half_open.oldest()
+            && let Some(oldest) = self.half_open.hosts.oldest_of_most()
         {
             self.half_open.remove(oldest);
             events(Event::Drop(Reason::HalfOpenFull));
@@ -212,7 +201,8 @@ impl Endpoint {
         let Some(session) = self.engine.session(Some(&id), None) else { return };
         let started = now.instant;
         let due = started + self.settings.handshake_timeout;
-        let half = Half { session, id: Id(id), random, started, due, peer: Peer::default(), early: None };
+        let (id, peer) = (Id(id), Peer::default());
+        let half = Half { session, id, number: 0, random, started, due, peer, early: None };
         self.half_open.insert(from, half);
         self.handshake(now, from, datagram, events);
     }
@@ -270,27 +260,19 @@ impl Endpoint {
             (_, Psk::Unknown) => return,
             (Failure::Timeout, _) => Reason::HandshakeTimeout,
             (Failure::WrongKey, Psk::Newest) => {
-                self.retry(now.instant, from, &half.peer);
+                // The next handshake of this peer takes the older key.
+                if let Some(identity) = &half.peer.identity {
+                    self.retries.add(now.instant, self.table.who(identity), from.ip());
+                }
                 return;
             }
             (Failure::WrongKey, Psk::Last) => Reason::WrongKey,
             _ => Reason::HandshakeFailed,
         };
         if let Some(identity) = &half.peer.identity {
-            self.retries.remove(&(self.table.who(identity), from.ip()));
+            self.retries.remove(self.table.who(identity), from.ip());
         }
         events(Event::Drop(reason));
-    }
-
-    /// Let the next handshake of this peer take the older key.
-    fn retry(&mut self, now: Instant, from: SocketAddr, peer: &Peer) {
-        let Some(identity) = &peer.identity else { return };
-        if self.retries.len() >= RETRIES_MAX {
-            self.retries.retain(|_, r| now < r.until);
-        }
-        if self.retries.len() < RETRIES_MAX {
-            self.retries.insert((self.table.who(identity), from.ip()), Retry { until: now + RETRY });
-        }
     }
 
     /// A handshake is over: there is a new association, in the place of an old one perhaps.
@@ -298,7 +280,7 @@ impl Endpoint {
         let Some(mut half) = self.half_open.remove(from) else { return };
         let identity = half.peer.identity.take().unwrap_or(Identity::Nobody);
         let who = self.table.who(&identity);
-        self.retries.remove(&(who, from.ip()));
+        self.retries.remove(who, from.ip());
         let (id, has_cid, suite) = (half.id, half.session.has_cid(), half.session.suite());
         let replaced = self.replaced(from, who);
         let replaces = replaced.and_then(|p| self.table.get(p)).map(|a| a.id);

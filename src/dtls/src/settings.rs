@@ -83,7 +83,7 @@ pub struct Settings {
     pub retransmit_last: Duration,
     /// A handshake that takes longer than this is given up, whatever comes.
     pub handshake_timeout: Duration,
-    /// Handshakes under way at once; the oldest makes room.
+    /// Handshakes under way at once; the oldest of the host that has most makes room.
     pub max_half_open: usize,
     /// Associations at once; an idle one makes room.
     pub max_associations: usize,

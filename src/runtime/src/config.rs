@@ -210,7 +210,7 @@ pub struct Dtls {
     pub park_after: Duration,
     /// Largest datagram in bytes.
     pub mtu: usize,
-    /// Most handshakes at a time; the oldest goes.
+    /// Most handshakes at a time; the oldest of the host that has most goes.
     pub max_half_open: usize,
     /// Most associations, parked or not; the one that is silent longest goes.
     pub max_associations: usize,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test, its helpers too")]
 
 mod certificates;
+mod flood;
 mod garbage;
 mod hello;
 mod keys;
