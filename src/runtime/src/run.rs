@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -103,7 +104,8 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         Some(address) => Some((address, bind_http(address).await?)),
         None => None,
     };
-    if let Err(e) = std::fs::create_dir_all(&setup.node.data) {
+    // Messages and devices' keys lie in it.
+    if let Err(e) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&setup.node.data) {
         return Err(StartError(format!("cannot make the data folder {}: {e}", setup.node.data.display())));
     }
     let clock = Clock::start();

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The version this program writes. Everything under [`crate::Table`], and how the router encodes it, belongs to it.
@@ -27,6 +28,11 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// Makes a folder that is its owner's alone: in it lie messages, and keys of devices' associations.
+pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// A store's folder, locked.
 pub(crate) struct Folder {
     path: PathBuf,
@@ -37,7 +43,7 @@ impl Folder {
     /// Makes the folder if it is not there, locks it, and brings it to the present format.
     pub(crate) fn open(path: &Path) -> Result<Folder, OpenError> {
         let cannot = |what: &str, e: &dyn fmt::Display| OpenError(format!("{what} {}: {e}", path.display()));
-        fs::create_dir_all(path).map_err(|e| cannot("cannot make the folder", &e))?;
+        private_folder(path).map_err(|e| cannot("cannot make the folder", &e))?;
         if let Some(parent) = path.parent() {
             File::open(parent)
                 .and_then(|f| f.sync_all())

@@ -443,7 +443,7 @@ impl Store {
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished)?;
         }
-        std::fs::create_dir_all(&unfinished)?;
+        format::private_folder(&unfinished)?;
         let copied = self.view()?.copy_to(&unfinished.join("db"))?;
         format::write_version(&unfinished)?;
         std::fs::rename(&unfinished, &folder)?;

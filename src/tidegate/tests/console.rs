@@ -137,6 +137,7 @@ fn check_says_what_is_fine() {
     folder.file("t.toml", "[mqtt.listeners.tcp]\nbind = \"127.0.0.1:1883\"\n");
     assert_eq!(folder.ok(&["check"]), "ok: mqtt.listeners.tcp on 127.0.0.1:1883\nok: t.toml\n");
     assert!(folder.ok(&["version"]).starts_with("tidegate "));
+    assert!(folder.ok(&["version", "--json"]).starts_with("{\"version\":\""));
 }
 
 #[test]
@@ -323,11 +324,17 @@ fn bans_are_added_listed_and_removed() {
 }
 
 #[test]
-fn the_socket_is_its_owners_alone_and_goes_with_the_process() {
+fn the_socket_and_the_data_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let mut running = Running::start("");
     let socket = running.folder.0.join("data/admin.sock");
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    running.folder.ok(&["store", "backup", "copy"]);
+    for (path, mode) in
+        [("data", 0o700), ("data/admin.sock", 0o600), ("data/store", 0o700), ("copy/store", 0o700)]
+    {
+        let found = std::fs::metadata(running.folder.0.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{path} has {found:o}");
+    }
     assert!(running.folder.fails(&["run"]).contains("another tidegate is running"));
     running.signal("TERM");
     assert!(running.child.wait().unwrap().success(), "{}", running.log());
