@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// An IoT gateway: MQTT and CoAP devices on one embedded router.
+/// Tidegate, a multi-protocol IoT gateway. Without a command it runs, with ./etc/tidegate.toml and data in ./data.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, disable_help_subcommand = true)]
+#[command(name = "tidegate", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Configuration file.
     #[arg(long, global = true, value_name = "FILE", default_value = "./etc/tidegate.toml")]

@@ -283,7 +283,10 @@ fn find(name: &str) -> Result<Arc<dyn Build>, String> {
 
 fn unknown(name: &str) -> String {
     let names: Vec<&str> = codecs::CODECS.iter().map(|def| def.name).collect();
-    format!("there is no codec {name}; built in are {}", names.join(", "))
+    let built_in = names.join(", ");
+    format!(
+        "there is no codec {name}; built in are {built_in}; `try` takes yours by its file, such as etc/codecs/{name}.js"
+    )
 }
 
 /// `kind=length,offset=2`; a value may have commas in it.

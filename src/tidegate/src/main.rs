@@ -64,6 +64,9 @@ fn act(cli: Cli) -> Result<String, String> {
         Command::Codec { command: Codec::Try(what) } => {
             codec::attempt(&what, cli.json).map(|()| String::new())
         }
+        Command::Version if cli.json => {
+            Ok(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }).to_string())
+        }
         Command::Version => Ok(format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
         command => {
             // Mistakes of the configuration are for `check`; where the socket is can be told in spite of them.

@@ -89,6 +89,7 @@ fn with_json_each_frame_is_a_line() {
 fn what_cannot_be_tried_says_why() {
     let (_, err) = fails(&["try", "nosuch", "--hex", "00"]);
     assert!(err.starts_with("there is no codec nosuch; built in are emqx-tcp,"), "{err}");
+    assert!(err.ends_with("`try` takes yours by its file, such as etc/codecs/nosuch.js\n"), "{err}");
     let (_, err) = fails(&["try", "raw", "--hex", "0g"]);
     assert_eq!(err, "--hex: 'g' at 1 is no hexadecimal digit\n");
     let (_, err) = fails(&["try", "raw", "--hex", "00", "--framing", "kind=fixed,speed=3"]);
@@ -96,7 +97,7 @@ fn what_cannot_be_tried_says_why() {
     let (_, err) = fails(&["try", "lines", "--hex", "61"]);
     assert_eq!(err, "no whole frame\n");
     let (_, err) = fails(&["try", "lines", "--pcap", file("none", b"no capture at all").to_str().unwrap()]);
-    assert!(err.contains("no capture"), "{err}");
+    assert!(err.ends_with("none: no capture (pcap or pcapng) that can be read\n"), "{err}");
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub(super) enum What {
 pub(super) fn read(file: &Path, port: Option<u16>) -> Result<Vec<Piece>, String> {
     let bad = |e: String| format!("{}: {e}", file.display());
     let opened = std::fs::File::open(file).map_err(|e| bad(e.to_string()))?;
-    let mut reader = create_reader(1 << 20, opened).map_err(|e| bad(format!("no capture: {e:?}")))?;
+    let no_capture = |_: PcapError<_>| bad("no capture (pcap or pcapng) that can be read".to_owned());
+    let mut reader = create_reader(1 << 20, opened).map_err(no_capture)?;
     let mut links: Vec<Linktype> = Vec::new();
     let mut talks = Talks { port, flows: HashMap::new(), pieces: Vec::new() };
     loop {
