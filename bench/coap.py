@@ -1,27 +1,14 @@
 #!/usr/bin/env python3
-"""CoAP servers side by side, as run.py does it for MQTT: each round makes every run once against every server, a fresh
-one on core 0, with the load generator on core 1. Each result is one line of JSON in --results; the table is made from
-all lines.
+"""CoAP servers side by side, as rounds.py says it.
 
 libcoap's `coap-server-notls` keeps the last value of each path and tells observers; it remembers no message ids and
 knows no access rules. `echo` sends each datagram back, `echo-16` up to 16 with one call: no server over UDP can be
 cheaper.
 """
 
-import argparse
-import datetime
-import json
-import pathlib
 import shutil
-import signal
-import socket
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 
-from run import HERE, enter_namespace, pinned
+import rounds
 
 ADDRESS = ("127.0.0.1", 18840)
 AT = f"{ADDRESS[0]}:{ADDRESS[1]}"
@@ -89,16 +76,10 @@ park_after = "{park_after}"
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=7)
+    p = rounds.parser(__doc__, rounds=7, results="coap.jsonl")
     p.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
     p.add_argument("--runs", nargs="+", choices=[*RUNS, *MEMORY_RUNS], default=list(RUNS))
     p.add_argument("--times", nargs=2, default=["1", "3"], metavar=("WARM_UP", "MEASURED"), help="seconds")
-    p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "coap.jsonl")
-    p.add_argument("--table", type=pathlib.Path, help="write the Markdown table here too")
-    p.add_argument("--only-table", action="store_true", help="make no runs")
-    p.add_argument("--bin", type=pathlib.Path, default=HERE / "target" / "release", help="folder of coap and echo")
-    p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
     p.add_argument("--libcoap", default=shutil.which("coap-server-notls") or "coap-server-notls")
     p.add_argument("--libcoap-dtls", default=shutil.which("coap-server-openssl") or "coap-server-openssl")
     return p.parse_args()
@@ -130,76 +111,23 @@ def server_command(name, run, options, folder):
     return [options.tidegate, "--config", str(config), "--data", str(folder)]
 
 
-def wait_until_answered(process):
+def is_answered():
     """A ping (empty CON) is answered by RST, by an echo with itself."""
-    end = time.monotonic() + 20
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(0.1)
-        s.connect(ADDRESS)
-        while time.monotonic() < end:
-            if process.poll() is not None:
-                raise RuntimeError(f"the server ended with {process.returncode}")
-            try:
-                s.send(b"\x40\x00\x12\x34")
-                if s.recv(100)[2:4] == b"\x12\x34":
-                    return
-            except OSError:
-                time.sleep(0.02)
-    raise RuntimeError("the server does not answer")
+    return rounds.datagram(ADDRESS, b"\x40\x00\x12\x34")[2:4] == b"\x12\x34"
 
 
 def one_run(server, run, options):
-    """Starts a fresh server, makes one run, ends the server. Returns what the generator printed."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        folder = pathlib.Path(folder)
-        with open(folder / "log", "w") as log:
-            command = pinned(0, server_command(server, run, options, folder))
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        try:
-            wait_until_answered(process)
-            at = DTLS_AT if run.startswith("dtls-") else AT
-            load = [str(options.bin / "coap"), run, at, str(process.pid), *options.times]
-            done = subprocess.run(pinned(1, load), capture_output=True, text=True, timeout=300)
-            if done.returncode != 0:
-                raise RuntimeError(done.stderr.strip())
-            return json.loads(done.stdout)
-        except (RuntimeError, subprocess.TimeoutExpired) as e:
-            tail = (folder / "log").read_text(errors="replace")[-2000:]
-            print(f"{server} {run}: {e}\n{tail}", file=sys.stderr)
-            return None
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    at = DTLS_AT if run.startswith("dtls-") else AT
+    return rounds.one_run(
+        f"{server} {run}",
+        lambda folder: server_command(server, run, options, folder),
+        is_answered,
+        lambda pid: [options.bin / "coap", run, at, pid, *options.times],
+    )
 
 
-def make_runs(options):
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(options.rounds):
-        for run in options.runs:
-            servers = [s for s in options.servers if s in (RUNS | MEMORY_RUNS)[run][1]]
-            turn = number % max(len(servers), 1)
-            for server in servers[turn:] + servers[:turn]:
-                result = one_run(server, run, options)
-                if result is None:
-                    continue
-                at = datetime.datetime.now().isoformat(timespec="seconds")
-                line = json.dumps({"server": server, "at": at, **result})
-                print(line, flush=True)
-                with open(options.results, "a") as f:
-                    f.write(line + "\n")
-
-
-def cell(results, field, digits):
-    """Median with lowest and highest."""
-    values = [r[field] for r in results]
-    if not values:
-        return "–"
-    middle, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
-    return f"**{middle}** ({low}–{high}; {len(values)})"
+def servers_of(run, options):
+    return [s for s in options.servers if s in (RUNS | MEMORY_RUNS)[run][1]]
 
 
 FIGURES = [
@@ -213,13 +141,12 @@ FIGURES = [
 def table(results):
     servers = [s for s in SERVERS if any(r["server"] == s for r in results)]
     for r in results:
-        r["notified_each"] = r["notified"] / r["answered"] if r.get("notified") else 0
-    lines = [f"| run | figure | {' | '.join(servers)} |", "|---|---|" + "---|" * len(servers)]
-    for field, what, digits in FIGURES:
+        if r.get("notified"):
+            r["notified_each"] = r["notified"] / r["answered"]
+    lines = rounds.head(servers)
+    for figure in FIGURES:
         for run, (title, _) in (RUNS | MEMORY_RUNS).items():
-            of = {s: [r for r in results if (r["server"], r["run"]) == (s, run) and r.get(field)] for s in servers}
-            if any(of.values()):
-                lines.append(f"| {title} | {what} | {' | '.join(cell(of[s], field, digits) for s in servers)} |")
+            lines += rounds.row(results, servers, run, title, figure)
     for server in servers:
         of = [r for r in results if r["server"] == server]
         refused, repeated = (sum(r.get(field, 0) for r in of) for field in ("refused", "repeated"))
@@ -230,13 +157,10 @@ def table(results):
 
 def main():
     options = arguments()
-    enter_namespace()
+    rounds.enter_namespace()
     if not options.only_table:
-        make_runs(options)
-    text = table([json.loads(line) for line in options.results.read_text().splitlines()])
-    print(text)
-    if options.table:
-        options.table.write_text(text)
+        rounds.make_runs(options, lambda run: servers_of(run, options), lambda *run: one_run(*run, options))
+    rounds.show(options, table)
 
 
 if __name__ == "__main__":

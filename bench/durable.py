@@ -7,7 +7,6 @@ mosquitto acknowledges when a message is in memory, and writes everything to its
 end: what came since is lost with the process. Tidegate with "sync" acknowledges when the message is on the disk.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -19,7 +18,8 @@ import subprocess
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+import rounds
+
 ADDRESS = ("127.0.0.1", 18831)
 AT = f"{ADDRESS[0]}:{ADDRESS[1]}"
 SERVERS = ["sync", "batched", "memory", "mosquitto", "mosquitto-1s"]
@@ -189,7 +189,19 @@ def start_again(server, before, n, what):
     return found
 
 
-def one_run(run, name, options):
+def servers_of(run, options):
+    return [s for s in RUNS[run][1] if s in options.servers]
+
+
+def one_run(name, run, options):
+    """What a run says, or that it failed."""
+    try:
+        return {"run": run, **one_try(name, run, options)}
+    except (RuntimeError, subprocess.SubprocessError) as e:
+        return {"run": run, "failed": str(e)}
+
+
+def one_try(name, run, options):
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk) as folder:
         folder = pathlib.Path(folder)
         if run.startswith("store-"):
@@ -211,7 +223,7 @@ def table(results):
     lines = ["| run | figure | " + " | ".join(SERVERS) + " |", "|---|---|" + "---|" * len(SERVERS)]
     for run, (title, _) in RUNS.items():
         mine = [r for r in results if r["run"] == run]
-        skipped = ("run", "server", "batch", "all", "acknowledged", "seconds", "lost", "disordered", "first_s", "failed")
+        skipped = ("at", "run", "server", "batch", "all", "acknowledged", "seconds", "lost", "disordered", "first_s", "failed")
         for figure in dict.fromkeys(k for r in mine for k in r if k not in skipped):
             cells = []
             for server in SERVERS:
@@ -226,37 +238,18 @@ def table(results):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=3)
+    p = rounds.parser(__doc__, rounds=3, results="durable.jsonl")
     p.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
     p.add_argument("--runs", nargs="+", choices=list(RUNS), default=USUAL_RUNS)
     p.add_argument("--seconds", default="4", help="measured, of each run")
     p.add_argument("--disk", default="/var/tmp", help="folder on the disk that is measured")
     p.add_argument("--nice", type=int, help="of servers and generator, against others on the machine; below 0 as root")
-    p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "durable.jsonl")
-    p.add_argument("--table", type=pathlib.Path)
-    p.add_argument("--only-table", action="store_true")
-    p.add_argument("--bin", type=pathlib.Path, default=HERE / "target" / "release")
-    p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
     p.add_argument("--mosquitto", default=shutil.which("mosquitto") or "/usr/sbin/mosquitto")
     options = p.parse_args()
     options.priority = ["nice", "-n", str(options.nice)] if options.nice else []
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    for turn in range(0 if options.only_table else options.rounds):
-        for run in options.runs:
-            servers = [s for s in RUNS[run][1] if s in options.servers]
-            for name in servers if turn % 2 == 0 else servers[::-1]:
-                try:
-                    found = {"run": run, "server": name, **one_run(run, name, options)}
-                except (RuntimeError, subprocess.SubprocessError) as e:
-                    found = {"run": run, "server": name, "failed": str(e)}
-                print(json.dumps(found), flush=True)
-                with open(options.results, "a") as out:
-                    out.write(json.dumps(found) + "\n")
-    text = table([json.loads(line) for line in options.results.read_text().splitlines()])
-    print(text)
-    if options.table:
-        options.table.write_text(text)
+    if not options.only_table:
+        rounds.make_runs(options, lambda run: servers_of(run, options), lambda *run: one_run(*run, options))
+    rounds.show(options, table)
 
 
 if __name__ == "__main__":

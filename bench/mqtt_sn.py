@@ -1,20 +1,7 @@
 #!/usr/bin/env python3
-"""MQTT-SN: as coap.py does it, a fresh Tidegate on core 0 for each run, the load generator on core 1. Each result is one
-line of JSON in --results; the table is made from all lines."""
+"""MQTT-SN over UDP, as rounds.py says it."""
 
-import argparse
-import datetime
-import json
-import pathlib
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-
-from coap import cell
-from run import HERE, enter_namespace, pinned
+import rounds
 
 ADDRESS = ("127.0.0.1", 18860)
 AT = f"{ADDRESS[0]}:{ADDRESS[1]}"
@@ -69,88 +56,41 @@ FIGURES = [
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=5)
+    p = rounds.parser(__doc__, rounds=5, results="mqtt_sn.jsonl")
     p.add_argument("--servers", nargs="+", choices=list(DURABILITY), default=["tidegate"])
     p.add_argument("--runs", nargs="+", choices=list(RUNS), default=USUAL_RUNS)
     p.add_argument("--times", nargs=2, default=["1", "3"], metavar=("WARM_UP", "MEASURED"), help="seconds")
-    p.add_argument("--results", type=pathlib.Path, default=HERE / "target" / "mqtt_sn.jsonl")
-    p.add_argument("--only-table", action="store_true", help="make no runs")
-    p.add_argument("--bin", type=pathlib.Path, default=HERE / "target" / "release", help="folder of mqtt_sn")
-    p.add_argument("--tidegate", default=str(HERE.parent / "target" / "release" / "tidegate"))
     return p.parse_args()
 
 
-def wait_until_answered(process):
+def server_command(name, options, folder):
+    """What starts a server with its files in `folder`."""
+    config = folder / "tidegate.toml"
+    config.write_text(TIDEGATE.format(at=AT, durability=DURABILITY[name]))
+    return [options.tidegate, "--config", str(config), "--data", str(folder)]
+
+
+def is_answered():
     """SEARCHGW is answered with GWINFO."""
-    end = time.monotonic() + 20
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(0.1)
-        s.connect(ADDRESS)
-        while time.monotonic() < end:
-            if process.poll() is not None:
-                raise RuntimeError(f"the server ended with {process.returncode}")
-            try:
-                s.send(b"\x03\x01\x00")
-                if s.recv(100)[1:2] == b"\x02":
-                    return
-            except OSError:
-                time.sleep(0.02)
-    raise RuntimeError("the server does not answer")
+    return rounds.datagram(ADDRESS, b"\x03\x01\x00")[1:2] == b"\x02"
 
 
 def one_run(server, run, options):
-    """Starts a fresh server, makes one run, ends the server. Returns what the generator printed."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        folder = pathlib.Path(folder)
-        config = folder / "tidegate.toml"
-        config.write_text(TIDEGATE.format(at=AT, durability=DURABILITY[server]))
-        command = [options.tidegate, "--config", str(config), "--data", str(folder)]
-        with open(folder / "log", "w") as log:
-            process = subprocess.Popen(pinned(0, command), stdout=log, stderr=log, cwd=folder)
-        try:
-            wait_until_answered(process)
-            load = [str(options.bin / "mqtt_sn"), run, AT, str(process.pid), *options.times]
-            done = subprocess.run(pinned(1, load), capture_output=True, text=True, timeout=900)
-            if done.returncode != 0:
-                raise RuntimeError(done.stderr.strip())
-            return json.loads(done.stdout)
-        except (RuntimeError, subprocess.TimeoutExpired) as e:
-            tail = (folder / "log").read_text(errors="replace")[-2000:]
-            print(f"{server} {run}: {e}\n{tail}", file=sys.stderr)
-            return None
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def make_runs(options):
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(options.rounds):
-        for run in options.runs:
-            for server in options.servers:
-                result = one_run(server, run, options)
-                if result is None:
-                    continue
-                at = datetime.datetime.now().isoformat(timespec="seconds")
-                line = json.dumps({"server": server, "at": at, **result})
-                print(line, flush=True)
-                with open(options.results, "a") as f:
-                    f.write(line + "\n")
+    return rounds.one_run(
+        f"{server} {run}",
+        lambda folder: server_command(server, options, folder),
+        is_answered,
+        lambda pid: [options.bin / "mqtt_sn", run, AT, pid, *options.times],
+        seconds=900,
+    )
 
 
 def table(results):
     servers = [s for s in DURABILITY if any(r["server"] == s for r in results)]
-    lines = [f"| run | figure | {' | '.join(servers)} |", "|---|---|" + "---|" * len(servers)]
+    lines = rounds.head(servers)
     for run, title in RUNS.items():
-        for field, what, digits in FIGURES:
-            of = {s: [r for r in results if (r["server"], r["run"]) == (s, run) and r.get(field)] for s in servers}
-            if any(of.values()):
-                lines.append(f"| {title} | {what} | {' | '.join(cell(of[s], field, digits) for s in servers)} |")
+        for figure in FIGURES:
+            lines += rounds.row(results, servers, run, title, figure)
     repeated = sum(r.get("repeated", 0) for r in results)
     missing = sum(r["wanted"] - r["messages"] for r in results if "wanted" in r)
     lines.append(f"\nSent again: {repeated}. Messages that sleepers did not get: {missing}.")
@@ -159,10 +99,10 @@ def table(results):
 
 def main():
     options = arguments()
-    enter_namespace()
+    rounds.enter_namespace()
     if not options.only_table:
-        make_runs(options)
-    print(table([json.loads(line) for line in options.results.read_text().splitlines()]))
+        rounds.make_runs(options, lambda _: options.servers, lambda *run: one_run(*run, options))
+    rounds.show(options, table)
 
 
 if __name__ == "__main__":
