@@ -185,6 +185,8 @@ pub(crate) struct Conversation {
     pub(crate) leisure: Vec<(Instant, Message)>,
     /// Opened by POST /mqtt/connection, with this token.
     pub(crate) token: Option<String>,
+    /// The token was given at this address: who shows it here receives here.
+    pub(crate) is_token_of_here: bool,
     /// Of a named session.
     pub(crate) keep_alive: Duration,
     /// The peer was seen to receive at its address.
@@ -239,6 +241,7 @@ impl Conversation {
             groups: Vec::new(),
             leisure: Vec::new(),
             token: None,
+            is_token_of_here: false,
             keep_alive,
             is_verified: false,
             echo: None,

@@ -76,7 +76,8 @@ pub(crate) struct Exchanges {
     /// Confirmable requests that do something, oldest first. An entry whose time is not that of the exchange with its id
     /// is of an exchange that is gone.
     kept: VecDeque<(Instant, u16)>,
-    /// NON, GET, and all but the last block of a body: may be forgotten before the others, repeating one does no harm.
+    /// NON, GET, all but the last block of a body, and what was refused: may be forgotten before the others, repeating one
+    /// does no harm.
     loose: VecDeque<(Instant, u16)>,
     /// Confirmable requests that were not acknowledged, and when they must be.
     unacknowledged: VecDeque<(Instant, u16)>,
@@ -129,6 +130,22 @@ impl Exchanges {
     /// The exchange of a request that is to be answered.
     pub(crate) fn open(&mut self, id: u16) -> Option<&mut Exchange> {
         self.by_id.get_mut(&id).filter(|e| !e.is_done)
+    }
+
+    /// Nothing was done for the request: it may be forgotten before those that did something.
+    pub(crate) fn loosen(&mut self, id: u16) {
+        let Some(expires) = self.by_id.get(&id).map(|e| e.expires) else { return };
+        // All of them are remembered for as long: they are in the order of their times.
+        let begin = self.kept.partition_point(|(at, _)| *at < expires);
+        if let Some(at) = self.kept.iter().skip(begin).position(|entry| *entry == (expires, id)) {
+            self.kept.remove(begin + at);
+            self.loose.push_back((expires, id));
+        }
+    }
+
+    /// Whether there may be something to forget.
+    pub(crate) fn has_loose(&self) -> bool {
+        !self.loose.is_empty()
     }
 
     /// Notes that the request was acknowledged.

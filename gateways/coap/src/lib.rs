@@ -30,6 +30,7 @@ mod shelf;
 pub mod stream;
 mod transmission;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub struct Coap {
     claims: HashMap<(IpAddr, u16), Peer>,
     /// Exchanges remembered of all peers.
     remembered: usize,
+    /// Peers with exchanges that may be forgotten before those of others that did something.
+    loose: BTreeSet<Peer>,
     /// Bodies that come in blocks and are not whole yet.
     bodies: Bodies<Peer>,
     /// Representations that were sent a part of.
@@ -159,6 +162,7 @@ impl Coap {
             claims: HashMap::new(),
             deadlines: Deadlines::default(),
             remembered: 0,
+            loose: BTreeSet::new(),
             bodies,
             served,
             asked: HashMap::new(),
@@ -229,6 +233,11 @@ impl Coap {
     }
 
     fn request(&mut self, now: Now, peer: Peer, request: Message, size: usize, out: &mut Outbox) {
+        // One that is not Confirmable is rejected, and not answered (RFC 7252, 5.4.1 and 4.3).
+        if request.kind == Kind::Non && options::check(&request) == Err(Wrong::BadOption) {
+            self.send(peer, &Message::empty(Kind::Rst, request.id), out);
+            return out.act(Action::Drop(peer, Drop::Malformed));
+        }
         if let Some(known) = self.find(peer, &request) {
             self.rebind(now, known, peer, out);
             self.exchange(now, known, request, size, out);
@@ -253,24 +262,43 @@ impl Coap {
             }
             return out.act(Action::Drop(peer, Drop::Duplicate));
         }
-        if c.exchanges.len() >= most || self.remembered >= most_total {
-            if c.exchanges.forget_one() {
-                self.remembered -= 1;
-            } else {
-                out.act(Action::Drop(peer, Drop::ExchangesFull));
-                let is_con = request.kind == Kind::Con;
-                let (kind, id) = if is_con { (Kind::Ack, request.id) } else { (Kind::Non, c.next_id()) };
-                let busy =
-                    Message { code: Code::UNAVAILABLE, token: request.token, ..Message::empty(kind, id) };
-                return self.send(peer, &busy, out);
-            }
+        let is_full = c.exchanges.len() >= most || self.remembered >= most_total;
+        if is_full && !self.make_room(peer) {
+            let Some(c) = self.peers.get_mut(&peer) else { return };
+            out.act(Action::Drop(peer, Drop::ExchangesFull));
+            let is_con = request.kind == Kind::Con;
+            let (kind, id) = if is_con { (Kind::Ack, request.id) } else { (Kind::Non, c.next_id()) };
+            let busy = Message { code: Code::UNAVAILABLE, token: request.token, ..Message::empty(kind, id) };
+            return self.send(peer, &busy, out);
         }
+        let Some(c) = self.peers.get_mut(&peer) else { return };
         let is_more = c.exchanges.begin(now.instant, &request, size, self.config.processing_delay);
         self.remembered += usize::from(is_more);
+        if c.exchanges.has_loose() {
+            self.loose.insert(peer);
+        }
         let id = request.id;
         if let Err(response) = self.begin(now, peer, request, out) {
             self.answer(now, peer, id, response, out);
         }
+    }
+
+    /// Forgets an exchange that does least harm: one of the peer's, or of another if all of them together are too many.
+    fn make_room(&mut self, peer: Peer) -> bool {
+        let Some(c) = self.peers.get_mut(&peer) else { return false };
+        let mut is_made = c.exchanges.forget_one();
+        let is_its_own = c.exchanges.len() >= self.config.max_exchanges;
+        while !is_made && !is_its_own {
+            let Some(other) = self.loose.pop_first() else { break };
+            let Some(c) = self.peers.get_mut(&other) else { continue };
+            is_made = c.exchanges.forget_one();
+            // What is being done is listed again with what comes next.
+            if is_made && c.exchanges.has_loose() {
+                self.loose.insert(other);
+            }
+        }
+        self.remembered -= usize::from(is_made);
+        is_made
     }
 
     /// From the request's options to the operation, or the answer that it cannot be.
@@ -326,6 +354,7 @@ impl Coap {
             self.answer_group(now, peer, id, response);
             return true;
         }
+        let is_refused = response.code.class() == 4;
         let (token, size) = (exchange.token, exchange.size());
         let is_separate = exchange.kind == Kind::Con && exchange.is_acknowledged;
         let (kind, message_id) = match exchange.kind {
@@ -358,6 +387,10 @@ impl Coap {
                 exchange.answer = Sent::from_slice(&bytes);
             }
         }
+        if is_refused {
+            c.exchanges.loosen(id);
+            self.loose.insert(peer);
+        }
         let is_cut_short = c.candidate.is_some() && size_of_answer > (3 * size).max(136);
         if is_cut_short {
             c.cut_short = Some(id);
@@ -367,6 +400,10 @@ impl Coap {
             self.enqueue(now, peer, Outgoing::new(message), out);
         } else {
             self.send(peer, &message, out);
+        }
+        // A device that goes on with its session may know nothing of Echo, but it answers a ping.
+        if is_too_much && self.peers.get(&peer).is_some_and(|c| c.token.is_some()) {
+            self.ping(now, peer, out);
         }
         !is_too_much
     }
@@ -494,6 +531,7 @@ impl Gateway for Coap {
             // Those of a stream are none that could be repeated.
             if self.stream.is_none() {
                 self.remembered -= c.exchanges.len();
+                self.loose.remove(&peer);
             }
             self.bodies.forget(peer);
             self.served.forget(peer);

@@ -4,7 +4,7 @@ use gateway::{
     Action, Delivery, Drop, Filter, Message as Published, Now, Outbox, Peer, Qos, Refusal, Settle, Subscribe,
 };
 
-use crate::block::{Block, slice};
+use crate::block::{Block, Room, slice};
 use crate::blockwise::{Resource, Rest, etag};
 use crate::config::NotifyType;
 use crate::conversation::{CONFIRM_AT_LEAST, CONFIRM_EVERY, Observation, Step};
@@ -116,7 +116,7 @@ impl Coap {
         found: &[(Box<str>, Published)],
         out: &mut Outbox,
     ) {
-        let most = self.config.max_body_size;
+        let (most, room) = (self.config.max_body_size, self.room(peer));
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(observation) = c.observation(token) else {
             // Refused meanwhile, and answered then; or ended by the client, who has asked for a value all the same.
@@ -126,7 +126,10 @@ impl Coap {
         let mut response = Response::new(Code::CONTENT);
         response.options.push((OBSERVE, uint(observation.next_sequence())));
         let is_wild = observation.filter.has_wildcard();
-        let mut fitting = found.iter().filter(|(_, m)| m.payload().len() <= most);
+        let mut fitting = found
+            .iter()
+            .filter(|(t, m)| m.payload().len() <= most && !(is_wild && is_too_long(t, room)))
+            .peekable();
         if let Some((topic, message)) = fitting.next() {
             if !is_wild && !observation.takes(format_of(message)) {
                 self.answer(now, peer, id, Response::new(Code::NOT_ACCEPTABLE), out);
@@ -143,6 +146,10 @@ impl Coap {
         if !self.is_answered(now, peer, id, response, out) {
             // Asked to prove its address first, it comes again.
             return self.cancel(peer, token, out);
+        }
+        // They are sent to who receives there, not to whoever was named as the sender.
+        if fitting.peek().is_some() && self.is_open_to_spoofing(peer) {
+            self.ping(now, peer, out);
         }
         for (topic, message) in fitting {
             let (qos, subscriptions) = (Qos::AtLeastOnce, &[][..]);
@@ -239,6 +246,10 @@ impl Coap {
             }
             return false;
         }
+        if o.filter.has_wildcard() && is_too_long(d.topic, room) {
+            out.act(Action::Drop(peer, Drop::TooLarge));
+            return false;
+        }
         let wants = match notify_type {
             NotifyType::Qos => d.qos > Qos::AtMostOnce,
             NotifyType::Con => true,
@@ -276,8 +287,8 @@ impl Coap {
             }
             _ => message.payload = d.message.payload().to_vec(),
         }
-        let is_busy = is_unproven || c.outgoing.iter().any(|o| o.observation == Some(token));
-        if !is_con && (d.id.is_some() || !is_busy) {
+        let is_busy = c.outgoing.iter().any(|o| o.observation == Some(token));
+        if !is_con && !is_unproven && (d.id.is_some() || !is_busy) {
             if let Some(o) = c.observation(token) {
                 message.add_uint(OBSERVE, o.next_sequence());
             }
@@ -310,6 +321,12 @@ impl Coap {
         self.enqueue(now, peer, outgoing, out);
         true
     }
+}
+
+/// Whether the topic cannot go as Location-Path: a level has 255 bytes at most (RFC 7252, 5.10), and all together what a
+/// message has room for. One that cannot be received would never be acknowledged, and end the observation.
+fn is_too_long(topic: &str, room: Room) -> bool {
+    topic.len() > room.payload || topic.split('/').any(|level| level.len() > 255)
 }
 
 /// The topic of a notification whose filter has wildcards.

@@ -70,7 +70,8 @@ impl Coap {
             if !is_theirs || c.phase == Phase::Without {
                 return self.resume(peer, request, operation, who, out);
             }
-            c.is_verified |= c.candidate.is_none();
+            // One that was given elsewhere, or before a restart, is shown by whoever has it, from any address he writes.
+            c.is_verified |= c.candidate.is_none() && c.is_token_of_here;
             if c.phase == Phase::Opening {
                 return busy();
             }
@@ -217,6 +218,7 @@ impl Coap {
         c.phase = Phase::Open;
         c.who = std::mem::take(&mut c.next);
         c.keep_alive = c.next_keep_alive;
+        c.is_token_of_here = fresh.is_some();
         c.token = fresh.clone().or_else(|| c.who.token.take());
         c.is_kept = !self.config.session_expiry.is_zero() && (c.token.is_some() || c.credential.is_some());
         let waiting = std::mem::take(&mut c.waiting);
