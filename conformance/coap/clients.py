@@ -55,8 +55,9 @@ class Coap(unittest.TestCase):
             self.libcoap("post", "/ps/lib/post?qos=2", "-e", "%00%FF")
             self.libcoap("put", "/mqtt/lib/old?c=dev7", "-e", "three")
             harness.until(lambda: len(heard) == 3, "three messages")
-        self.assertEqual([h[:3] for h in heard],
-                         [("lib/put", b"one two", 1), ("lib/post", b"\0\xff", 2), ("lib/old", b"three", 1)])
+        # One of QoS 2 is handed over when it is released, which may be after the next one of QoS 1.
+        self.assertEqual(sorted(h[:3] for h in heard),
+                         [("lib/old", b"three", 1), ("lib/post", b"\0\xff", 2), ("lib/put", b"one two", 1)])
 
     def test_libcoap_reads_clears_and_misses_the_retained_value(self):
         self.libcoap("put", "/ps/kept/a?retain=true", "-e", "21.5")
