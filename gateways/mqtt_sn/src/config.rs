@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::config::Section;
 use gateway::topic::check_name;
 
-use crate::deliver::AROUND;
+use crate::frame;
 pub use crate::predefined::Predefined;
 
 /// Who may take a session along to another address.
@@ -137,7 +137,7 @@ impl Config {
 
     /// Whether a client can be sent a REGISTER of this name: the names that are kept of clients have a bound.
     pub(crate) fn can_tell(&self, name: &str) -> bool {
-        name.len() + AROUND <= self.max_packet_size
+        frame::size(name.len() + 4) <= self.max_packet_size
     }
 }
 

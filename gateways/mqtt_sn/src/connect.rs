@@ -129,6 +129,16 @@ impl MqttSn {
         }
     }
 
+    /// The last message of the handshake again, from who is let in: CONNACK was lost (6.13).
+    pub(crate) fn connected_already(&self, peer: Peer, data: Option<&[u8]>, out: &mut Outbox) {
+        let client = self.peers.get(peer).and_then(|c| c.client.as_deref()).filter(|k| k.was_asked);
+        if client.is_some_and(|k| k.will.as_deref().map(|will| will.message.payload()) == data) {
+            self.connack(peer, Code::Accepted, out);
+        } else {
+            out.act(Action::Drop(peer, Drop::Unexpected));
+        }
+    }
+
     /// Nothing came of what was asked for.
     pub(crate) fn ask_again(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
         let (retry, most) = (self.config.retry_interval, self.config.max_retries);
@@ -309,6 +319,7 @@ impl MqttSn {
         let Some(client) = c.client.as_mut() else { return };
         let was_asleep = client.sleep > 0;
         (client.keep_alive, client.sleep) = (p.duration, 0);
+        client.was_asked = p.flags.has_will();
         client.forget_acknowledged();
         let was_clean = std::mem::replace(&mut client.is_clean, false);
         if p.flags.has_will() {
@@ -394,6 +405,7 @@ impl MqttSn {
             }
             _ => {
                 client.forget_acknowledged();
+                client.was_asked = flags.has_will();
                 let was_clean = std::mem::replace(&mut client.is_clean, is_clean);
                 (client.keep_alive, client.sleep) = (duration, 0);
                 keeps_all = was_clean && !is_clean;

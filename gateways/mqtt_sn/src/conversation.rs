@@ -104,6 +104,8 @@ pub(crate) struct Client {
     /// Seconds that it may sleep; zero if it has not said that it would.
     pub(crate) sleep: u16,
     pub(crate) will: Option<Box<Will>>,
+    /// It was asked for its will when it connected.
+    pub(crate) was_asked: bool,
     /// Where it is, as it is kept for the time after a restart ([`crate::kept::place`]).
     pub(crate) place: Box<[u8]>,
     pub(crate) topics: Topics,
@@ -118,6 +120,7 @@ pub(crate) struct Client {
 /// What was sent and waits for its answer: one at a time (6.10).
 pub(crate) struct Outgoing {
     pub(crate) what: What,
+    /// When it is sent again; never: it waits for its first time.
     pub(crate) due: Instant,
     pub(crate) tries: u32,
 }
@@ -142,6 +145,8 @@ pub(crate) struct Held {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) is_dup: bool,
+    /// The client has said that it does not know the id that it was told for this topic.
+    pub(crate) is_disowned: bool,
 }
 
 impl Conversation {
@@ -234,6 +239,7 @@ impl Client {
             keep_alive: 0,
             sleep: 0,
             will: None,
+            was_asked: false,
             place: Box::default(),
             topics: Topics::default(),
             outgoing: None,

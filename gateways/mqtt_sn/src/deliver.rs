@@ -4,13 +4,10 @@ use gateway::{Action, Close, Delivery, DeliveryId, Drop, Now, Outbox, Peer, Qos,
 use wire::Writer;
 
 use crate::conversation::{Client, Conversation, Held, Outgoing, Phase, What};
-use crate::frame::{Code, Flags, TopicId, kind};
+use crate::frame::{self, Code, Flags, TopicId, kind};
 use crate::kept;
 use crate::ticket::{Asked, ticket};
 use crate::{MqttSn, probe, send};
-
-/// Octets of a PUBLISH that are not its data, in the form with three octets of length.
-pub(crate) const AROUND: usize = 9;
 
 impl MqttSn {
     pub(crate) fn deliver_message(&mut self, now: Now, peer: Peer, d: &Delivery<'_>, out: &mut Outbox) {
@@ -22,10 +19,15 @@ impl MqttSn {
         if client.outgoing.is_some() || phase == Phase::Asleep {
             return out.act(Action::Drop(peer, Drop::SlowPeer));
         }
-        let held =
-            Held { id: d.id, message: d.message.clone(), qos: d.qos, retain: d.retain, is_dup: d.duplicate };
-        let is_too_large = |n: usize| n > config.max_packet_size;
-        if is_too_large(d.message.payload().len() + AROUND) {
+        let mut held = Held {
+            id: d.id,
+            message: d.message.clone(),
+            qos: d.qos,
+            retain: d.retain,
+            is_dup: d.duplicate,
+            is_disowned: false,
+        };
+        if frame::size(d.message.payload().len() + 5) > config.max_packet_size {
             return self.give_up(peer, held.id, Drop::TooLarge, out);
         }
         // What needs no answer goes behind something that does, where nothing shows that the client is there.
@@ -45,6 +47,7 @@ impl MqttSn {
                 let Some(topic) = client.topics.give(d.topic, config.max_topics) else {
                     return self.give_up(peer, held.id, Drop::QueueFull, out);
                 };
+                held.is_disowned = client.topics.is_disowned(topic);
                 What::Register { topic, msg_id: client.next_register(), held }
             }
         };
@@ -76,6 +79,13 @@ impl MqttSn {
         }
         if matches!(c.phase, Phase::Active | Phase::Awake) {
             out.act(Action::Want(peer, true));
+        }
+    }
+
+    /// Sends what has not been sent yet, now or when the client wakes.
+    fn transmit_awake(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        if self.peers.get(peer).is_some_and(|c| c.phase != Phase::Asleep) {
+            self.transmit(now, peer, false, out);
         }
     }
 
@@ -111,9 +121,33 @@ impl MqttSn {
         let Some(outgoing) = outgoing else { return };
         outgoing.tries += 1;
         if outgoing.tries > most {
-            return self.lose(peer, Close::AckTimeout, out);
+            return self.not_answered(peer, out);
         }
         self.transmit(now, peer, true, out);
+    }
+
+    /// Not after the last retry either.
+    fn not_answered(&mut self, peer: Peer, out: &mut Outbox) {
+        let Some(c) = self.peers.get_mut(peer) else { return };
+        // It goes back to sleep (6.14), for as long as it has said.
+        if c.phase == Phase::Awake {
+            c.phase = Phase::Asleep;
+            return out.act(Action::Want(peer, false));
+        }
+        let Some(client) = c.client.as_mut() else { return };
+        // It was told the id, has said that it does not know it, and does not answer REGISTER: such a client is there, and has
+        // the id when it is through with its SUBSCRIBE.
+        let is_disowned =
+            |o: &mut Outgoing| matches!(&o.what, What::Register { held, .. } if held.is_disowned);
+        if let Some(What::Register { topic, held, .. }) =
+            client.outgoing.take_if(is_disowned).map(|outgoing| outgoing.what)
+        {
+            if client.topics.set_known(topic, true) {
+                kept::keep_topic(peer, client, topic, (Asked::Nothing, 0), out);
+            }
+            return self.refused(peer, held.id, out);
+        }
+        self.lose(peer, Close::AckTimeout, out);
     }
 
     pub(crate) fn registered(
@@ -126,20 +160,20 @@ impl MqttSn {
         out: &mut Outbox,
     ) {
         let Some(client) = self.peers.get_mut(peer).and_then(|c| c.client.as_mut()) else { return };
-        let is_ours = |o: &mut Outgoing| matches!(o.what, What::Register { topic: t, msg_id: m, .. } if (t, m) == (topic, msg_id));
+        let is_ours = |o: &mut Outgoing| matches!(o.what, What::Register { topic: t, msg_id: m, .. } if m == msg_id && (t == topic || code != Code::Accepted));
         let Some(outgoing) = client.outgoing.take_if(is_ours) else {
             return out.act(Action::Drop(peer, Drop::Unexpected));
         };
-        let What::Register { held, .. } = outgoing.what else { return };
+        let What::Register { topic, held, .. } = outgoing.what else { return };
         match code {
             Code::Accepted => {
                 if client.topics.set_known(topic, true) {
                     kept::keep_topic(peer, client, topic, (Asked::Nothing, 0), out);
                 }
                 let what = What::Publish { topic: TopicId::Normal(topic), held };
-                client.outgoing = Some(Outgoing { what, due: outgoing.due, tries: 0 });
+                client.outgoing = Some(Outgoing { what, due: gateway::Instant::NEVER, tries: 0 });
                 self.prove(peer, out);
-                self.transmit(now, peer, false, out);
+                self.transmit_awake(now, peer, out);
             }
             // It is asked again in time.
             Code::Congestion => {
@@ -181,24 +215,27 @@ impl MqttSn {
         };
         let What::Publish { topic, held } = outgoing.what else { return };
         match code {
-            Code::Accepted if held.qos == Qos::AtLeastOnce => {
+            // With QoS 2 it should have said PUBREC, but it has the message.
+            Code::Accepted => {
                 self.prove(peer, out);
                 self.settle(peer, held.id, Settle::Done, out);
             }
-            // It is there, and asked again in time; or PUBREC is what it should have said.
-            Code::Accepted | Code::Congestion => {
+            // It is there, and asked again in time.
+            Code::Congestion => {
                 let what = What::Publish { topic, held };
                 client.outgoing = Some(Outgoing { what, tries: 0, ..outgoing });
             }
             Code::InvalidTopicId => match topic {
-                TopicId::Normal(id) => {
+                TopicId::Normal(id) if !held.is_disowned => {
                     client.topics.set_known(id, false);
+                    let held = Held { is_disowned: true, ..held };
                     let what = What::Register { topic: id, msg_id: client.next_register(), held };
-                    client.outgoing = Some(Outgoing { what, tries: 0, ..outgoing });
+                    client.outgoing = Some(Outgoing { what, due: gateway::Instant::NEVER, tries: 0 });
                     self.prove(peer, out);
-                    self.transmit(now, peer, false, out);
+                    self.transmit_awake(now, peer, out);
                 }
-                TopicId::Predefined(_) | TopicId::Short(_) => self.refused(peer, held.id, out),
+                // It has accepted the id just now, or needs none.
+                _ => self.refused(peer, held.id, out),
             },
             Code::NotSupported => {
                 self.prove(peer, out);

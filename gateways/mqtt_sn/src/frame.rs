@@ -352,6 +352,12 @@ fn topic_ref<'a>(flags: Flags, r: &mut Reader<'a>) -> Result<TopicRef<'a>, Malfo
     }
 }
 
+/// Octets of a message whose variable part has so many.
+pub fn size(variable: usize) -> usize {
+    let n = variable + 2;
+    if n > 255 { n + 2 } else { n }
+}
+
 /// Appends a message whose variable part `write` appends; false, and nothing, if it is longer than a length can say.
 pub fn encode(into: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> bool {
     let begin = into.len();

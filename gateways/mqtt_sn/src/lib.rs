@@ -225,7 +225,11 @@ impl MqttSn {
             Message::PingReq { client_id } => return self.ping(now, peer, client_id, bytes, out),
             Message::WillTopic(topic) if c.pending.is_some() => self.will_topic(now, peer, topic, out),
             Message::WillMsg(data) if c.pending.is_some() => self.will_message(now, peer, data, out),
-            Message::Disconnect { duration } if c.pending.is_none() => {
+            Message::Disconnect { duration }
+                if c.pending.as_ref().is_none_or(|p| p.step != Step::Opening) =>
+            {
+                // Its will is not needed any more.
+                c.pending = None;
                 self.disconnect(now, peer, duration, out);
             }
             _ if c.pending.is_some() => self.too_early(peer, message, bytes, out),
@@ -255,6 +259,8 @@ impl MqttSn {
             Message::PubComp(msg_id) => self.completed(peer, msg_id, out),
             Message::Subscribe { flags, msg_id, topic } => self.subscribe(peer, flags, msg_id, topic, out),
             Message::Unsubscribe { msg_id, topic } => self.unsubscribe(peer, msg_id, topic, out),
+            Message::WillTopic(None) => self.connected_already(peer, None, out),
+            Message::WillMsg(data) => self.connected_already(peer, Some(data), out),
             Message::WillTopicUpd(topic) => self.update_will_topic(now, peer, topic, out),
             Message::WillMsgUpd(data) => self.update_will_message(now, peer, data, out),
             _ => out.act(Action::Drop(peer, Drop::Unexpected)),

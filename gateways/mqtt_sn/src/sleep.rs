@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::{Action, Close, Disconnect, Drop, Flow, Now, Outbox, Peer};
+use gateway::{Action, Close, Disconnect, Drop, Flow, Instant, Now, Outbox, Peer};
 
 use crate::conversation::Phase;
 use crate::frame::kind;
@@ -72,7 +72,8 @@ impl MqttSn {
         match &mut client.outgoing {
             Some(outgoing) => {
                 outgoing.tries = 0;
-                self.transmit(now, peer, true, out);
+                let is_again = outgoing.due != Instant::NEVER;
+                self.transmit(now, peer, is_again, out);
             }
             None => out.act(Action::Want(peer, true)),
         }

@@ -68,16 +68,15 @@ impl MqttSn {
             TopicRef::Name(name) => Some(name),
             TopicRef::Id(id) => resolve(&config, Some(client), id, &mut short),
         };
-        let of_predefined =
-            if let TopicRef::Id(id @ TopicId::Predefined(_)) = topic { id.number() } else { 0 };
+        // Wildcards have no id to tell (6.9). With a short name it does not matter (5.4.16): some clients look in PUBLISH for what
+        // was said here, others (mqtt-sn-12) know it for a short name by the 0 that all gateways say.
+        let mut id = if let TopicRef::Id(id @ TopicId::Predefined(_)) = topic { id.number() } else { 0 };
         let Some(name) = name else {
-            return self.suback(peer, Qos::AtMostOnce, of_predefined, msg_id, Code::InvalidTopicId, out);
+            return self.suback(peer, Qos::AtMostOnce, id, msg_id, Code::InvalidTopicId, out);
         };
         let (Ok(filter), Some(qos)) = (Filter::parse(name), flags.qos()) else {
-            return self.suback(peer, Qos::AtMostOnce, of_predefined, msg_id, Code::NotSupported, out);
+            return self.suback(peer, Qos::AtMostOnce, id, msg_id, Code::NotSupported, out);
         };
-        // Wildcards and short names have no id to tell (5.4.16).
-        let mut id = of_predefined;
         if matches!(topic, TopicRef::Name(_)) && !filter.has_wildcard() {
             if !config.can_tell(filter.plain()) {
                 return self.suback(peer, Qos::AtMostOnce, 0, msg_id, Code::NotSupported, out);

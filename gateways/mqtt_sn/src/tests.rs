@@ -1,5 +1,6 @@
 mod connection;
 mod delivery;
+mod devices;
 mod hostile;
 mod sleep;
 mod topics;

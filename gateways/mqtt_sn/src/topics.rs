@@ -10,6 +10,14 @@ struct Topic {
     name: Box<str>,
     /// The client has been told, or has told it.
     is_known: bool,
+    /// It has said that it does not know it, since then.
+    is_disowned: bool,
+}
+
+impl Topic {
+    fn named(name: &str, is_known: bool) -> Topic {
+        Topic { name: name.into(), is_known, is_disowned: false }
+    }
 }
 
 /// See the module.
@@ -55,9 +63,9 @@ impl Topics {
     pub(crate) fn put(&mut self, id: u16, name: &str, is_known: bool) {
         let at = usize::from(id) - 1;
         while self.list.len() <= at {
-            self.list.push(Topic { name: "".into(), is_known: false });
+            self.list.push(Topic::named("", false));
         }
-        self.list[at] = Topic { name: name.into(), is_known };
+        self.list[at] = Topic::named(name, is_known);
         if let Some(index) = &mut self.index {
             index.insert(name.into(), id);
         } else if self.list.len() > FEW {
@@ -70,23 +78,31 @@ impl Topics {
         usize::from(id).checked_sub(1).and_then(|at| self.list.get(at)).is_some_and(|t| t.is_known)
     }
 
+    /// Whether the client has said that it does not know the id that it was told.
+    pub(crate) fn is_disowned(&self, id: u16) -> bool {
+        usize::from(id).checked_sub(1).and_then(|at| self.list.get(at)).is_some_and(|t| t.is_disowned)
+    }
+
     /// Whether the client knows the id from now on; true if that is news.
     pub(crate) fn set_known(&mut self, id: u16, is_known: bool) -> bool {
-        let topic = usize::from(id).checked_sub(1).and_then(|at| self.list.get_mut(at));
-        topic.is_some_and(|t| std::mem::replace(&mut t.is_known, is_known) != is_known)
+        let Some(topic) = usize::from(id).checked_sub(1).and_then(|at| self.list.get_mut(at)) else {
+            return false;
+        };
+        let is_new = std::mem::replace(&mut topic.is_known, is_known) != is_known;
+        topic.is_disowned = !is_known && (is_new || topic.is_disowned);
+        is_new
     }
 
     /// The id could not be kept: it is nobody's.
     pub(crate) fn forget(&mut self, id: u16) {
         if let Some(topic) = usize::from(id).checked_sub(1).and_then(|at| self.list.get_mut(at)) {
-            let topic = std::mem::replace(topic, Topic { name: "".into(), is_known: false });
+            let topic = std::mem::replace(topic, Topic::named("", false));
             if let Some(index) = &mut self.index {
                 index.remove(&topic.name);
             }
         }
     }
 
-    /// Ids and names.
     /// Ids and names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
         self.list.iter().zip(1..).filter(|(t, _)| !t.name.is_empty()).map(|(t, id)| (id, &*t.name))

@@ -129,9 +129,9 @@ fn names_of_topics_and_nodes_have_a_bound() {
     let mut b = bench_with(Config { max_packet_size: 100, ..Config::default() });
     b.join(1, "a", true);
     let name = |n: usize| format!("{:02x} 0a 00 00 00 01 \"{}\"", n + 6, "x".repeat(n));
-    assert_eq!(b.say(1, &name(91)), ["1: 07 0b 00 01 00 01 00"]);
-    assert_eq!(b.say(1, &name(92)), ["1: 07 0b 00 00 00 01 03"], "it could not be told of it either");
-    let subscribe = format!("61 12 20 00 01 \"{}\"", "y".repeat(92));
+    assert_eq!(b.say(1, &name(94)), ["1: 07 0b 00 01 00 01 00"]);
+    assert_eq!(b.say(1, &name(95)), ["1: 07 0b 00 00 00 01 03"], "it could not be told of it either");
+    let subscribe = format!("64 12 20 00 01 \"{}\"", "y".repeat(95));
     assert_eq!(b.say(1, &subscribe), ["1: 08 13 00 00 00 00 01 03"]);
     // The length of an encapsulation is one octet (5.5).
     assert_eq!(b.machine.node(&bytes("01 00 07 fe 01 77 78 03 01 01")), [0; 0]);
