@@ -120,6 +120,11 @@ impl Auth {
         self.state.read().psk.find(identity.as_bytes()).map(|e| e.client_id.into())
     }
 
+    /// Whether the identity has a pre-shared key.
+    pub fn has_psk(&self, identity: &str) -> bool {
+        self.state.read().psk.find(identity.as_bytes()).is_some()
+    }
+
     /// What to shake hands with whoever says `identity` there. Where two keys are valid, the one that failed from this address
     /// last comes second.
     pub fn psk(&self, now: Now, identity: &[u8], address: IpAddr) -> Offer {

@@ -427,6 +427,18 @@ impl Endpoint {
         self.lose(place, Closed::ByUs, events);
     }
 
+    /// Forget the association without a word to its peer: a parked one is not loaded for it.
+    pub fn forget(&mut self, id: Id, events: &mut Events<'_>) {
+        if let Some(place) = self.table.find(id) {
+            self.lose(place, Closed::ByUs, events);
+        }
+    }
+
+    /// All associations, and who has proven to be at their other end.
+    pub fn identities(&self) -> impl Iterator<Item = (Id, Identity)> {
+        self.table.iter().filter_map(|a| Some((a.id, self.identity_of(a)?)))
+    }
+
     /// When `timeout` is to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         if !self.pending.is_empty() {

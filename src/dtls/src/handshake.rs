@@ -281,6 +281,12 @@ impl Endpoint {
         let identity = half.peer.identity.take().unwrap_or(Identity::Nobody);
         let who = self.table.who(&identity);
         self.retries.remove(who, from.ip());
+        // A key that was taken away while its handshake was under way opens nothing.
+        if let Identity::Psk(name) = &identity
+            && self.keys.key(name).is_none()
+        {
+            return events(Event::Drop(Reason::UnknownIdentity));
+        }
         let (id, has_cid, suite) = (half.id, half.session.has_cid(), half.session.suite());
         let replaced = self.replaced(from, who);
         let replaces = replaced.and_then(|p| self.table.get(p)).map(|a| a.id);

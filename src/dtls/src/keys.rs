@@ -46,6 +46,12 @@ pub struct Found {
     pub older: Option<Key>,
 }
 
+impl Found {
+    pub(crate) fn is_none(&self) -> bool {
+        self.newest.is_none() && self.older.is_none()
+    }
+}
+
 /// Where keys are looked up. Called in the middle of a handshake: it must not block.
 pub trait Keys: Send + Sync {
     /// The keys of `identity`.

@@ -118,6 +118,10 @@ impl Table {
         self.places.get_mut(p as usize)?.as_mut()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Association> {
+        self.places.iter().flatten()
+    }
+
     pub(crate) fn who(&self, identity: &Identity) -> u64 {
         self.hasher.hash_one(identity)
     }

@@ -271,6 +271,7 @@ impl Datagrams {
                     }
                 }
                 gone.into_iter().for_each(|peer| self.stop(now, peer, Stop::Kicked));
+                self.revoke(now);
             }
             Mail::ShutDown => {
                 self.is_stopping = true;

@@ -206,8 +206,10 @@ impl Streams {
             Mail::Regrant => {
                 let mut gone = Vec::new();
                 for (slot, conn) in &mut self.conns {
-                    let address = conn.layers.as_ref().and_then(|l| l.learnt.address).unwrap_or(conn.address);
-                    if !conn.client.regrant(&self.desk.house.auth, address) {
+                    let (learnt, auth) = (conn.layers.as_ref().map(|l| &l.learnt), &self.desk.house.auth);
+                    let address = learnt.and_then(|l| l.address).unwrap_or(conn.address);
+                    let has_key = learnt.and_then(|l| l.psk.as_deref()).is_none_or(|name| auth.has_psk(name));
+                    if !has_key || !conn.client.regrant(auth, address) {
                         gone.push(Peer { slot: slot as u32, generation: conn.generation });
                     }
                 }

@@ -1,8 +1,10 @@
 //! Pre-shared keys: which are taken, and what is counted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dtls::{ClientSettings, Reason, Settings};
+use dtls::{ClientSettings, Counts, Found, Identity, Key, Keys, Reason, Settings};
 
 use crate::net::{Peer, Server, Table, address};
 
@@ -98,4 +100,64 @@ fn an_identity_of_128_bytes_and_a_key_of_64_are_good() {
     let mut server = Server::new(Settings::default(), Table::of(&[(&identity, &[&key])]));
     let mut p = Peer::new(address(1), &ClientSettings::psk(identity.as_bytes(), key.as_bytes()));
     assert!(p.open(&mut server).is_some());
+}
+
+/// One key, as long as it is there.
+struct Fleeting(AtomicBool);
+
+impl Keys for Fleeting {
+    fn key(&self, _: &[u8]) -> Found {
+        let newest = self.0.load(Ordering::Relaxed).then(|| Key::new(b"secret")).flatten();
+        Found { newest, older: None }
+    }
+}
+
+#[test]
+fn a_key_that_is_taken_away_during_the_handshake_opens_nothing() {
+    let keys = Arc::new(Fleeting(true.into()));
+    let mut server = Server::new(Settings::default(), keys.clone());
+    let mut p = peer(b"secret");
+    let mut to_server = vec![];
+    p.client.timeout(server.now, &mut to_server).unwrap();
+    while !to_server.is_empty() {
+        for d in std::mem::take(&mut to_server) {
+            // The last flight begins with a record that says the identity; the key goes before what ends it comes.
+            let first =
+                if server.endpoint.counts().half_open == 1 { 13 + usize::from(d[12]) } else { d.len() };
+            server.receive(p.at, &d[..first]);
+            if first < d.len() {
+                keys.0.store(false, Ordering::Relaxed);
+                server.receive(p.at, &d[first..]);
+            }
+        }
+        for d in server.sent_to(p.at) {
+            p.client.receive(server.now, &d, &mut to_server, &mut vec![]).unwrap();
+        }
+    }
+    assert!(p.client.is_open() && !keys.0.load(Ordering::Relaxed), "it went as far as that");
+    assert_eq!(
+        (server.drops(), server.endpoint.counts()),
+        (vec![Reason::UnknownIdentity], Counts::default())
+    );
+}
+
+#[test]
+fn an_association_is_forgotten_without_a_word_awake_or_asleep() {
+    for sleeps in [false, true] {
+        let mut server = Server::simple();
+        let mut p = Peer::simple(address(1));
+        let id = p.open(&mut server).unwrap();
+        p.say(&mut server, b"hello");
+        if sleeps {
+            server.pass(Duration::from_secs(60));
+        }
+        assert_eq!(server.endpoint.counts().parked, usize::from(sleeps));
+        let all: Vec<_> = server.endpoint.identities().collect();
+        assert_eq!(all, [(id, Identity::Psk(b"dev"[..].into()))]);
+        server.forget(id);
+        assert_eq!((server.endpoint.counts(), server.sent_to(p.at)), (Counts::default(), vec![]));
+        server.told.clear();
+        p.say(&mut server, b"anybody there?");
+        assert_eq!(server.drops(), [Reason::UnknownId]);
+    }
 }

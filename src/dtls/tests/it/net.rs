@@ -100,6 +100,10 @@ impl Server {
         self.with(|e, now, events| e.close(now, id, events));
     }
 
+    pub(crate) fn forget(&mut self, id: Id) {
+        self.with(|e, _, events| e.forget(id, events));
+    }
+
     pub(crate) fn seal(&mut self, id: Id, payload: &[u8]) -> Result<Vec<u8>, NotSent> {
         let mut out = vec![];
         self.endpoint.seal(self.now, id, payload, &mut out).map(|()| out)

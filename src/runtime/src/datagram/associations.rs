@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dtls::Id;
-use gateway::{Drop, Now, Peer};
+use gateway::{Drop, Now, Peer, Stop};
 
 use super::secure::Happened;
 use super::table::Way;
@@ -77,6 +77,17 @@ impl Datagrams {
         }
         self.perform(now);
         Some(peer)
+    }
+
+    /// What a pre-shared key has opened ends with it: a key that is given to the same identity later must not find it there.
+    pub(super) fn revoke(&mut self, now: Now) {
+        let Some(secure) = &self.secure else { return };
+        for id in secure.revoked(&self.desk.house, &self.table.port) {
+            match self.secure.as_ref().and_then(|s| s.peer(id)) {
+                Some(peer) => self.stop(now, peer, Stop::Kicked),
+                None => self.secure.iter_mut().for_each(|s| s.forget(now, id)),
+            }
+        }
     }
 
     /// What the DTLS layer has to do beside what comes.

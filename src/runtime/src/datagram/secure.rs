@@ -111,11 +111,16 @@ impl Secure {
 
     fn restore(&mut self, house: &House, port: &Port) {
         let began = house.clock.now();
-        let (mut restored, mut damaged, mut too_many) = (Vec::new(), 0, 0);
+        let (mut restored, mut damaged, mut too_many, mut gone) = (Vec::new(), 0, 0, 0);
         let mut all = self.keeper.all();
         all.sort_by_key(|kept| std::cmp::Reverse(kept.heard_ms));
         for kept in all {
             match self.endpoint.restore(began, kept.id, &kept.record, kept.numbers.as_deref()) {
+                // Its key was removed while nobody was here.
+                Ok(of) if !is_known(house, port, &of.identity) => {
+                    gone += 1;
+                    self.forget(began, kept.id);
+                }
                 Ok(_) => restored.push((kept.heard_ms, kept.id)),
                 // Those heard last go on. The others stay where they are, for a start with a larger bound.
                 Err(NotRestored::TooMany) => too_many += 1,
@@ -132,6 +137,9 @@ impl Secure {
         }
         if damaged > 0 {
             tracing::warn!(%listener, damaged, "DTLS associations cannot go on: their devices have to shake hands again");
+        }
+        if gone > 0 {
+            tracing::info!(%listener, gone, "DTLS associations of keys that were removed have ended");
         }
         if too_many > 0 {
             tracing::warn!(%listener, too_many, "DTLS associations over max_associations or max_per_identity do not go on");
@@ -199,6 +207,18 @@ impl Secure {
     pub(super) fn close(&mut self, now: Now, id: Id) {
         let Secure { endpoint, happened, bytes, keeper, .. } = self;
         endpoint.close(now, id, &mut |event| note(now, event, happened, bytes, keeper));
+    }
+
+    /// Ends it without a word.
+    pub(super) fn forget(&mut self, now: Now, id: Id) {
+        let Secure { endpoint, happened, bytes, keeper, .. } = self;
+        endpoint.forget(id, &mut |event| note(now, event, happened, bytes, keeper));
+    }
+
+    /// Associations of pre-shared keys that are no more, also those that sleep.
+    pub(super) fn revoked(&self, house: &House, port: &Port) -> Vec<Id> {
+        let gone = |(id, identity): (Id, Identity)| (!is_known(house, port, &identity)).then_some(id);
+        self.endpoint.identities().filter_map(gone).collect()
     }
 
     /// The association is at this address now.
@@ -320,6 +340,13 @@ fn drop_of(why: Reason) -> Drop {
         Reason::WrongKey => Drop::DtlsKey,
         Reason::BadCookie | Reason::HandshakeFailed | Reason::HandshakeTimeout => Drop::DtlsHandshake,
     }
+}
+
+/// Whether the listener still knows a pre-shared key of this identity. Of others nothing is looked up.
+fn is_known(house: &House, port: &Port, identity: &Identity) -> bool {
+    let Identity::Psk(name) = identity else { return true };
+    let has_keys = port.setup.dtls.as_ref().is_some_and(|dtls| dtls.psk);
+    has_keys && std::str::from_utf8(name).is_ok_and(|name| house.auth.has_psk(name))
 }
 
 /// Whether the layer can be opened as it is configured; what is wrong if not.
