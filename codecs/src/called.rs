@@ -1,9 +1,9 @@
-//! What a script's `decode` brings, in the JSON in which workers answer, for all who call scripts.
+//! What a script's `decode` and `encode` bring, in the JSON in which workers answer, for all who call scripts.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Frame, Up, hex};
+use crate::{Expect, Frame, Up, hex};
 
 /// What comes of a stream's bytes.
 #[derive(Deserialize)]
@@ -43,6 +43,22 @@ pub struct Failed {
     skip: Option<usize>,
 }
 
+/// What comes of a command.
+#[derive(Deserialize)]
+pub struct Encoded {
+    hex: String,
+    #[serde(default)]
+    key: Option<u64>,
+}
+
+impl Encoded {
+    /// The bytes for the device, and whether it answers them; or why there are none.
+    pub fn read(json: &[u8]) -> Result<(Vec<u8>, Expect), String> {
+        let encoded: Encoded = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        Ok((hex::decode(&encoded.hex)?, encoded.key.map_or(Expect::Nothing, Expect::Reply)))
+    }
+}
+
 impl DecodedFrame<'_> {
     /// What the frame means, or why it means nothing.
     pub fn read(&self) -> Result<Frame, String> {
@@ -70,6 +86,16 @@ impl Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_bytes_and_perhaps_the_key_of_its_answer() {
+        let read = |json: &str| Encoded::read(json.as_bytes());
+        assert_eq!(read(r#"{"hex":"0aff"}"#), Ok((vec![10, 255], Expect::Nothing)));
+        assert_eq!(read(r#"{"hex":"","key":7}"#), Ok((vec![], Expect::Reply(7))));
+        for wrong in [r#"{"hex":"0"}"#, r#"{"key":7}"#, r#"{"hex":"00","key":-1}"#, "[]", ""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_bad_frame_costs_at_least_a_byte_and_at_most_what_came() {

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use codecs::called::Encoded;
 use codecs::{Context, Down, Expect, Reply, Shape, hex};
 use gateway::topic::check_name;
 use gateway::{Action, Close, Delivery, DeliveryId, Drop, Instant, Message, Properties, Publish, Settle};
@@ -105,14 +106,6 @@ struct Outcome<'a> {
     error: Option<&'a str>,
 }
 
-/// What a script makes of a command.
-#[derive(Deserialize)]
-struct Encoded {
-    hex: String,
-    #[serde(default)]
-    key: Option<u64>,
-}
-
 /// Bytes as JSON: as they are, or as text.
 fn json(bytes: &[u8]) -> Option<Box<RawValue>> {
     let text = String::from_utf8_lossy(bytes);
@@ -180,10 +173,8 @@ impl Conversation {
     /// A script has encoded the command that waits longest.
     pub(crate) fn encoded(&mut self, t: &mut Turn<'_>, value: &[u8]) {
         let Some(command) = self.commands.waiting.pop_front() else { return };
-        let encoded = serde_json::from_slice::<Encoded>(value).map_err(|e| e.to_string());
-        let encoded = encoded.and_then(|e| Ok((hex::decode(&e.hex)?, e.key)));
-        match encoded.and_then(|(bytes, key)| Ok((self.wrap(t, bytes)?, key))) {
-            Ok((bytes, key)) => self.say(t, command, bytes, key.map_or(Expect::Nothing, Expect::Reply)),
+        match Encoded::read(value).and_then(|(bytes, expect)| Ok((self.wrap(t, bytes)?, expect))) {
+            Ok((bytes, expect)) => self.say(t, command, bytes, expect),
             Err(why) => self.fail(t, &command, &why),
         }
     }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use codecs::called::Decoded;
-use codecs::{Build, Codec, Context, Data, Down, Expect, Fault, Frame, Framing, Options, Shape, Up, hex};
+use codecs::called::{Decoded, Encoded};
+use codecs::{Build, Codec, Context, Data, Down, Expect, Fault, Frame, Framing, Options, Shape, Up};
 use gateway::{CallFailure, Calls, Function, ProgramId};
 use serde_json::{Value, json};
 
@@ -106,14 +106,12 @@ impl Codec for Connection {
             Shape::Stream => Function::Encode,
         };
         let encoded = self.remote.call(function, cx, command).map_err(|why| Fault::frame(0, why))?;
-        let encoded: Value = serde_json::from_slice(&encoded).map_err(|e| Fault::frame(0, e.to_string()))?;
-        let bytes = hex::decode(encoded["hex"].as_str().unwrap_or_default());
-        let bytes = bytes.map_err(|why| Fault::frame(0, why))?;
+        let (bytes, expect) = Encoded::read(&encoded).map_err(|why| Fault::frame(0, why))?;
         match (&self.framing, self.remote.shape) {
             (Some(framing), Shape::Payload) => framing.wrap(&bytes, into)?,
             _ => into.extend_from_slice(&bytes),
         }
-        Ok(encoded["key"].as_u64().map_or(Expect::Nothing, Expect::Reply))
+        Ok(expect)
     }
 
     fn max_frame(&self) -> usize {
