@@ -115,14 +115,20 @@ impl Framing {
         }
     }
 
-    /// What is left is all there will be: the end of a datagram, or a pause. None if nothing is left.
+    /// What is left is all there will be: the end of a datagram, or a pause. None if nothing is left. Behind a bad frame
+    /// there may be another one, for [`Framing::cut`].
     pub fn rest(&self, buf: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
         if buf.is_empty() {
             return Ok(None);
         }
         if let Cut::Fixed(_) | Cut::Length(_) = self.cut {
             let at = buf.len();
-            buf.clear();
+            // It may be that a whole frame begins in what looked like half of one.
+            if self.begin.is_empty() {
+                buf.clear()
+            } else {
+                self.resync(buf)
+            }
             return Err(Fault::frame(at, "the bytes end within a frame"));
         }
         self.take(buf, buf.len(), 0).map(Some)

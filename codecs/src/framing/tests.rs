@@ -137,6 +137,51 @@ proptest! {
     }
 }
 
+/// Framings that say how a frame begins, and whether it is one.
+const KNOWN: &[&str] = &[
+    "kind=fixed size=16 begin=aa end=0d0a checksum=crc32",
+    "kind=delimiter delimiter=0d0a begin=24 checksum=crc32 checksum_form=hex",
+    "kind=delimiter delimiter=7e begin=7e escape=7e=7d02,7d=7d01 checksum=crc32",
+    "kind=delimiter delimiter=0a begin=02 escape=5c checksum=crc32",
+    "kind=line begin=24 checksum=crc32 checksum_form=hex",
+    "kind=length length_size=1 offset=2 begin=7878 end=0d0a checksum=crc32",
+    "kind=length length_size=2 offset=1 endian=little begin=02 checksum=crc32 max_frame=300",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn garbage_between_frames_never_costs_a_frame_behind_it(
+        at in 0..KNOWN.len(),
+        garbage in prop::collection::vec(any_payload(), 1..4),
+        begins in prop::collection::vec(any::<prop::sample::Index>(), 4),
+    ) {
+        let framing = framing(KNOWN[at]);
+        let (mut wire, mut good) = (Vec::new(), Vec::new());
+        for (mut garbage, begin) in garbage.into_iter().zip(begins) {
+            // It has in it what looks like the beginning of a frame.
+            let begin = begin.index(garbage.len() + 1);
+            garbage.splice(begin..begin, framing.begin.iter().copied());
+            wire.extend(garbage);
+            let payload = vec![b'*' + good.len() as u8; 16 - framing.least().min(15)];
+            framing.wrap(&payload, &mut wire).unwrap();
+            good.push(payload);
+        }
+        // As a datagram: what waits for more bytes is at its end.
+        let mut buf = BytesMut::from(&wire[..]);
+        let mut seen = Vec::new();
+        while !buf.is_empty() {
+            let cut = framing.cut(&mut buf).and_then(|cut| match cut {
+                None => framing.rest(&mut buf),
+                cut => Ok(cut),
+            });
+            seen.extend(cut.ok().flatten().map(|payload| payload.to_vec()));
+        }
+        prop_assert_eq!(seen, good, "{}: {:02x?}", KNOWN[at], wire);
+    }
+}
+
 #[test]
 fn every_kind_wraps_a_payload() {
     for text in EVERY {
