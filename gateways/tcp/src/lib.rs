@@ -195,9 +195,13 @@ impl Conversation {
             return self.close(t, why);
         }
         self.repeat_commands(t);
-        self.call_at.take_if(|at| *at <= now);
+        let was_busy = self.call_at.take_if(|at| *at <= now).is_some();
         self.end_of_pause(t);
         self.go_on(t);
+        // Nothing is asked again where the script is no more: no answer will end the stream's pause.
+        if was_busy && !self.is_datagram && self.call.is_none() && self.phase != Phase::Closing {
+            t.out.act(Action::Resume(t.peer));
+        }
     }
 }
 

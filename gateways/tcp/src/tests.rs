@@ -299,6 +299,10 @@ impl Bench {
 
     fn reply(&mut self, peer: Peer, ticket: Ticket, answer: Answer) {
         self.machine.reply(self.now, peer, ticket, answer, &mut self.out);
+        self.resume(peer);
+    }
+
+    fn resume(&mut self, peer: Peer) {
         if let Some((_, is_paused)) = self.rest.get_mut(&peer)
             && std::mem::take(is_paused)
         {
@@ -384,6 +388,7 @@ impl Bench {
             }
             Action::Settle(_, id, _) => self.settled.push(id.0),
             Action::Call(peer, ticket, calls) => self.calls.push_back((peer, ticket, calls)),
+            Action::Resume(peer) => self.resume(peer),
             Action::Disconnect(peer, _) => assert!(self.sessions.remove(&peer).is_some()),
             Action::Close(peer, why) => self.close(peer, why),
             Action::Drop(_, why) => self.drops.push(why),

@@ -158,6 +158,8 @@ pub enum Action {
     Reached(Peer, SocketAddr),
     /// Call functions of a program (a script) outside the process: `Called`. A peer has one such call at a time.
     Call(Peer, Ticket, Calls),
+    /// What was left in the buffer after [`crate::Flow::Pause`] is handed in again, although no answer has come. Streams only.
+    Resume(Peer),
     /// What came of [`crate::Gateway::command`].
     Answered(Peer, Ticket, Outcome),
     /// Send this to an address that is no peer's, such as a multicast group. The peers of a DTLS listener have no use for it.

@@ -44,7 +44,8 @@ pub use topic::{Filter, TopicError};
 pub enum Flow {
     /// More bytes, when there are any.
     Continue,
-    /// Nothing until a `reply` to this peer: bytes left in the buffer are handed in again after it. Streams only.
+    /// Nothing until a `reply` to this peer, or [`Action::Resume`]: bytes left in the buffer are handed in again after it.
+    /// Streams only.
     Pause,
     /// The bytes are somebody else's, who has the peer's address now: the peer is at none any more, and the same bytes come
     /// again from a new one. Datagrams only.

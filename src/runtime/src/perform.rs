@@ -35,7 +35,7 @@ pub trait Peers {
     fn close(&mut self, peer: Peer, why: Close);
     /// The peer's session may have deliveries.
     fn ready(&mut self, peer: Peer);
-    /// An answer was handed to the peer's machine.
+    /// An answer was handed to the peer's machine, or it goes on without one.
     fn replied(&mut self, peer: Peer);
     /// The second peer is the first, at another address. Streams do not move.
     fn rebind(&mut self, _peer: Peer, _stranger: Peer) {}
@@ -329,6 +329,7 @@ impl Desk {
             Action::Call(peer, ticket, calls) => {
                 self.house.scripts.submit(Asker { driver: self.id, peer, ticket }, calls);
             }
+            Action::Resume(peer) => peers.replied(peer),
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => {
                 if why == Close::NoCodec

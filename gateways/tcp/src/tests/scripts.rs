@@ -167,6 +167,21 @@ fn a_codec_that_runs_here_goes_on_where_a_script_was() {
 }
 
 #[test]
+fn a_stream_is_read_on_when_what_was_busy_is_not_called_again() {
+    let mut b = logged_in();
+    b.say("H\n");
+    b.called(&[Err(CallFailure::Busy)]);
+    b.say("D t 1");
+    assert!(b.rest[&A].1, "nothing is read meanwhile");
+    // A module is in the script's place before that is asked again: no answer will come.
+    b.library.put("stream", Found::Inline(Arc::new(Make("h"))));
+    assert_eq!(b.wait(100), "h");
+    assert!(!b.rest[&A].1, "it is read on");
+    assert_eq!(b.say("\n"), "+");
+    assert_eq!(b.taken(), ["d1/up/t 1"]);
+}
+
+#[test]
 fn a_script_says_commands_one_after_the_other() {
     let mut b = logged_in();
     b.command("ask", r#"{"id":5}"#, 1);
