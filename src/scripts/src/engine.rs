@@ -19,7 +19,7 @@ use rquickjs::object::Filter;
 use rquickjs::{Array, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
 use crate::pipe::{Convention, Limits};
-use crate::scope::{KeptWords, Scope, Stop, thrown};
+use crate::scope::{KeptWords, Scope, Stop, Thrown, thrown};
 use crate::survey::{is_functions_alone, may_leave_variables};
 
 /// Most bytes of a script.
@@ -28,6 +28,10 @@ pub const MAX_SOURCE: usize = 4 * 1024 * 1024;
 pub(crate) const MAX_RESULT: usize = 1024 * 1024;
 /// Most lines that a call may log, and the bytes of each.
 const LOG: (usize, usize) = (32, 1024);
+/// What stands before a script in its first line, so that it is the body of a function.
+pub(crate) const BEFORE: &str = "(function ($want) { ";
+/// As long, before one that is only read.
+const ALONE: &str = "throw null;         ";
 const PRELUDE: &str = include_str!("prelude.js");
 
 /// The functions that a script may have. The older conventions are those of The Things Network V2 and ChirpStack V3.
@@ -295,7 +299,7 @@ impl Program {
                 let memory = self.limits.memory / 1024;
                 Err(CallFailure::Limit(format!("it took more than {memory} KiB").into()))
             }
-            Err(thrown) => Err(CallFailure::Program(thrown.why.into())),
+            Err(thrown) => Err(CallFailure::Program(thrown.told(&self.name).into())),
         };
         (result, log)
     }
@@ -311,7 +315,10 @@ impl Program {
         let context = Context::full(&runtime).map_err(|e| format!("no context: {e}"))?;
         let made = context.with(|ctx| {
             let made = self.evaluate(&ctx, &watch);
-            made.map_err(|stop| thrown(&ctx, stop, &self.name).why)
+            made.map_err(|stop| match thrown(&ctx, stop, &self.name) {
+                thrown if thrown.is_syntax => self.mistake(&ctx, thrown),
+                thrown => thrown.told(&self.name),
+            })
         });
         let (entry, kept, tools, words, globals) = made.map_err(|why| match watch.is_late.get() {
             true => format!("it took longer than {} ms to load", self.limits.time.as_millis()),
@@ -336,6 +343,21 @@ impl Program {
         Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools), words, globals))
     }
 
+    /// What is wrong with a script that is no JavaScript. One with a bracket too few, or too many, is found out only behind
+    /// its end, or in the middle of a function that is right: by itself it is wrong where its author would say so.
+    fn mistake(&self, ctx: &Ctx<'_>, found: Thrown) -> String {
+        // It is read to its end before anything of it would run, and nothing does.
+        let alone = format!("{}{}", ALONE, self.source);
+        let alone = ctx.eval_with_options::<(), _>(alone, options(&self.name)).err();
+        let alone = alone.map(|error| thrown(ctx, error.into(), &self.name));
+        // What is right in a function only is no mistake here.
+        let alone = alone.filter(|alone| alone.is_syntax && !alone.why.contains("return"));
+        match alone {
+            Some(alone) if alone.place < found.place => alone.told(&self.name),
+            _ => found.told(&self.name),
+        }
+    }
+
     /// The script as a function that gives one of its own by its place in [`NAMES`], or all. Nothing comes before the
     /// script's first line, so that the lines in messages are its own.
     fn wrapped(&self) -> String {
@@ -344,10 +366,7 @@ impl Program {
             NAMES.iter().enumerate().map(|(i, n)| format!("case {i}: return {};", pick(n))).collect();
         let all: Vec<String> = NAMES.iter().map(|name| pick(name)).collect();
         let all = all.join(",");
-        format!(
-            "(function ($want) {{ {}\n;switch ($want) {{ {cases} default: return [{all}]; }}}})",
-            self.source
-        )
+        format!("{BEFORE}{}\n;switch ($want) {{ {cases} default: return [{all}]; }}}})", self.source)
     }
 }
 

@@ -5,7 +5,7 @@ use rquickjs::atom::PredefinedAtom;
 use rquickjs::function::Args;
 use rquickjs::{Array, Atom, Ctx, Function, IntoJs, Object, Persistent, Value};
 
-use crate::engine::{MAX_RESULT, NAMES};
+use crate::engine::{BEFORE, MAX_RESULT, NAMES};
 use crate::json::{self, Written};
 
 /// Most characters of an error.
@@ -38,6 +38,32 @@ pub(crate) struct Thrown {
     pub(crate) skip: Option<u64>,
     /// There was no memory.
     pub(crate) is_memory: bool,
+    /// The script is no JavaScript.
+    pub(crate) is_syntax: bool,
+    /// Where in the script it was, if the engine knows.
+    pub(crate) place: Option<Place>,
+}
+
+/// A line of the script's file and a place in that line, both from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+impl Thrown {
+    /// Without a place.
+    fn new(why: String) -> Thrown {
+        Thrown { why, skip: None, is_memory: false, is_syntax: false, place: None }
+    }
+
+    /// For who has written the script of this name.
+    pub(crate) fn told(self, name: &str) -> String {
+        match self.place {
+            Some(Place { line, column }) => format!("{} ({name}:{line}:{column})", self.why),
+            None => self.why,
+        }
+    }
 }
 
 /// What each call needs of the prelude and of the engine's names, so that it looks up none of them by text.
@@ -232,10 +258,10 @@ fn short(mut text: String) -> String {
 /// What has been thrown, and with it taken from the context.
 pub(crate) fn thrown(ctx: &Ctx<'_>, stop: Stop, name: &str) -> Thrown {
     let error = match stop {
-        Stop::Bad(why) => return Thrown { why, skip: None, is_memory: false },
+        Stop::Bad(why) => return Thrown::new(why),
         Stop::Js(error) => error,
     };
-    let plain = |why: String| Thrown { why: short(why), skip: None, is_memory: false };
+    let plain = |why: String| Thrown::new(short(why));
     match error {
         rquickjs::Error::Exception => {}
         rquickjs::Error::Allocation => {
@@ -261,8 +287,9 @@ pub(crate) fn thrown(ctx: &Ctx<'_>, stop: Stop, name: &str) -> Thrown {
     let skip = skip.and_then(|skip| skip.as_number()).filter(|n| (1.0..=MAX_BYTES * 16.0).contains(n));
     let (message, kind) = (text("message"), text("name"));
     let is_memory = message.as_deref() == Some("out of memory") && kind.as_deref() == Some("InternalError");
-    let line = text("stack").and_then(|stack| line_in(&stack, name));
-    let mut why = match (kind, message) {
+    let is_syntax = kind.as_deref() == Some("SyntaxError");
+    let place = text("stack").and_then(|stack| place_in(&stack, name));
+    let why = match (kind, message) {
         (Some(kind), Some(message)) if kind != "Error" => format!("{kind}: {message}"),
         (_, Some(message)) => message,
         (_, None) => {
@@ -270,16 +297,15 @@ pub(crate) fn thrown(ctx: &Ctx<'_>, stop: Stop, name: &str) -> Thrown {
             json.and_then(|text| text.to_string().ok()).unwrap_or_else(|| "it threw an object".to_owned())
         }
     };
-    why = short(why);
-    if let Some(line) = line {
-        why.push_str(&format!(" ({name}, line {line})"));
-    }
-    Thrown { why, skip: skip.map(|n| n as u64), is_memory }
+    Thrown { skip: skip.map(|n| n as u64), is_memory, is_syntax, place, ..plain(why) }
 }
 
-/// The line of the script in the innermost frame that is the script's own: `at f (NAME:12:5)`.
-fn line_in(stack: &str, name: &str) -> Option<u32> {
+/// The place in the innermost frame that is the script's own: `at f (NAME:12:5)`.
+fn place_in(stack: &str, name: &str) -> Option<Place> {
     let (_, after) = stack.split_once(&format!("{name}:"))?;
-    let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+    let mut numbers = after.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (line, column) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    // What the engine has before the script's first line is not its author's.
+    let column = if line == 1 { u32::saturating_sub(column, BEFORE.len() as u32).max(1) } else { column };
+    Some(Place { line, column })
 }

@@ -44,8 +44,8 @@ impl<'js> Scope<'_, 'js> {
         out.extend(frames);
         out.push(b']');
         if let Some(error) = error {
-            let why = serde_json::to_string(&error.why).unwrap_or_else(|_| "\"\"".to_owned());
             let skip = error.skip.map(|skip| format!(",\"skip\":{skip}")).unwrap_or_default();
+            let why = serde_json::to_string(&error.told(self.name)).unwrap_or_else(|_| "\"\"".to_owned());
             out.extend(format!(",\"error\":{{\"at\":{at},\"why\":{why}{skip}}}").bytes());
         }
         out.push(b'}');

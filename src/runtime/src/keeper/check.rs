@@ -55,7 +55,7 @@ pub(super) fn check(
         }
         return Ok(Checked::Inline(module));
     }
-    let script = once::load(name, Bytes::copy_from_slice(source), limits)?;
+    let script = once::load(&format!("{name}.js"), Bytes::copy_from_slice(source), limits)?;
     if let Some(examples) = examples {
         let file = files.source.file_name().and_then(|f| f.to_str()).unwrap_or_default();
         let report = scripts::examples::Examples::from_yaml(text(examples)?)?.check(file, &script);

@@ -497,7 +497,7 @@ impl<T> Pool<T> {
                     self.seq += 1;
                     let load = (!self.workers[at].loaded.contains(&id)).then(|| Request::Load {
                         program: id,
-                        name: entry.program.name.to_string(),
+                        name: format!("{}.js", entry.program.name),
                         source: entry.program.source.clone(),
                         limits: self.limits,
                     });

@@ -72,7 +72,7 @@ fn what_a_script_does_otherwise_is_told_with_what_was_expected() {
         ),
         (
             "downlinkEncoder: {examples: [{input: {}, output: {bytes: [2]}}]}",
-            "example downlinkEncoder 1: TypeError: cannot read property 't' of undefined (t.js, line 6)",
+            "example downlinkEncoder 1: TypeError: cannot read property 't' of undefined (t.js:6:55)",
         ),
     ] {
         let report = Examples::from_yaml(example).unwrap().check("t.js", &script(PAYLOAD));

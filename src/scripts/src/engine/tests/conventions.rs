@@ -42,17 +42,38 @@ fn an_answer_without_data_is_a_failure() {
 }
 
 #[test]
-fn what_a_script_throws_is_told_with_its_line() {
+fn what_a_script_throws_is_told_with_its_place_in_the_file() {
     let source = "\n\nfunction decodeUplink(input) {\n  return input.nothing.here;\n}";
-    let why = "TypeError: cannot read property 'here' of undefined (test.js, line 4)";
+    let why = "TypeError: cannot read property 'here' of undefined (test.js:4:10)";
     assert_eq!(uplink(source, &[]), program_error(why));
     assert_eq!(uplink("function decodeUplink() { throw 'text' }", &[]), program_error("text"));
     assert_eq!(uplink("function decodeUplink() { throw {a: 1} }", &[]), program_error(r#"{"a":1}"#));
     assert!(uplink("function decodeUplink() { throw null }", &[]).is_err());
     assert_eq!(
         uplink("function decodeUplink() { throw new Error('no such frame') }", &[]),
-        program_error("no such frame (test.js, line 1)")
+        program_error("no such frame (test.js:1:37)")
     );
+}
+
+#[test]
+fn what_is_no_javascript_is_told_where_its_author_has_written_it() {
+    for (source, why) in [
+        ("function decodeUplink() {\n  return 1 2;\n}", "test.js:2:12"),
+        ("function decodeUplink( { return 1 2; }", "test.js:1:35"),
+        // A bracket too few: where the file ends.
+        ("function decodeUplink() {\n  if (true) {\n  return {}\n}\n", "test.js:5:1"),
+        ("function decodeUplink() {\n  return {\n}", "test.js:3:2"),
+        // One too many, before a function that is right.
+        ("function f() {}\n}\nfunction decodeUplink() {}\n", "test.js:2:1"),
+        ("}\nfunction decodeUplink() {}\n", "test.js:1:1"),
+        ("return;\nfunction decodeUplink() {}\n  )", "test.js:3:3"),
+    ] {
+        let found = Program::load("test.js", source.as_bytes(), Limits::default()).err().unwrap();
+        assert!(
+            found.starts_with("SyntaxError: ") && found.ends_with(&format!(" ({why})")),
+            "{source}: {found}"
+        );
+    }
 }
 
 #[test]
@@ -60,9 +81,9 @@ fn a_script_that_cannot_be_compiled_or_has_no_function_is_refused() {
     let refused =
         |source: &str| Program::load("test.js", source.as_bytes(), Limits::default()).err().unwrap();
     let why = refused("function decodeUplink() {\n  return {\n}");
-    assert!(why.starts_with("SyntaxError: ") && why.contains("(test.js, line "), "{why}");
+    assert!(why.starts_with("SyntaxError: ") && why.contains("(test.js:3:"), "{why}");
     assert!(refused("var x = 1").starts_with("it has no function of any convention"));
-    assert!(refused("throw new Error('at the start')").starts_with("at the start (test.js, line 1)"));
+    assert!(refused("throw new Error('at the start')").starts_with("at the start (test.js:1:"));
     assert_eq!(refused("for (;;);"), "it took longer than 100 ms");
     assert!(
         Program::load("test.js", b"\xff", Limits::default()).err().unwrap().starts_with("it is no UTF-8")
@@ -167,7 +188,7 @@ fn an_error_in_a_stream_costs_no_frame_before_it() {
     assert!(skips.starts_with(r#"{"consumed":1,"frames":[{"consumed":1,"up":"#), "{skips}");
     assert!(skips.ends_with(r#"],"error":{"at":1,"why":"no length","skip":1}}"#), "{skips}");
     let lost = call(&mut program, Called::Decode, &[0xfe, 0]).unwrap();
-    assert_eq!(lost, r#"{"consumed":0,"frames":[],"error":{"at":0,"why":"lost (test.js, line 3)"}}"#);
+    assert_eq!(lost, r#"{"consumed":0,"frames":[],"error":{"at":0,"why":"lost (test.js:3:43)"}}"#);
     let too_much = call(&mut load("function decode() { return {consumed: 3} }"), Called::Decode, &[1, 2]);
     assert!(too_much.unwrap().contains("it took 3 of 2 bytes"));
 }
