@@ -387,7 +387,9 @@ impl MqttSn {
             client.will = Some(will);
             is_will_new = true;
         }
-        client.is_unproven = is_present && !c.is_sealed || c.candidate.is_some();
+        // Who connects is believed where it says that it is, unless it is taken from elsewhere with what waits for it there.
+        let is_taken = reason == Reason::Resume || was_moved || state.is_some_and(|(_, sleep)| sleep > 0);
+        client.is_unproven = is_present && is_taken && !c.is_sealed || c.candidate.is_some();
         client.place = kept::place(self.config.rebind, c);
         let (mut next, mut keeps_all) = (Phase::Active, false);
         match (reason, was_moved) {

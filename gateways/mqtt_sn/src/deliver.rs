@@ -129,11 +129,7 @@ impl MqttSn {
     /// Not after the last retry either.
     fn not_answered(&mut self, peer: Peer, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
-        // It goes back to sleep (6.14), for as long as it has said.
-        if c.phase == Phase::Awake {
-            c.phase = Phase::Asleep;
-            return out.act(Action::Want(peer, false));
-        }
+        let is_awake = c.phase == Phase::Awake;
         let Some(client) = c.client.as_mut() else { return };
         // It was told the id, has said that it does not know it, and does not answer REGISTER: such a client is there, and has
         // the id when it is through with its SUBSCRIBE.
@@ -147,7 +143,17 @@ impl MqttSn {
             }
             return self.refused(peer, held.id, out);
         }
-        self.lose(peer, Close::AckTimeout, out);
+        if !is_awake {
+            return self.lose(peer, Close::AckTimeout, out);
+        }
+        // It goes back to sleep (6.14), for as long as it has said. What it cannot acknowledge must not stand in the way of what
+        // would show that it is where it says.
+        let is_proof = |o: &mut Outgoing| matches!(&o.what, What::Register { held, .. } if held.id.is_none());
+        if client.is_unproven && client.outgoing.take_if(is_proof).is_some() {
+            out.act(Action::Drop(peer, Drop::Refused));
+        }
+        c.phase = Phase::Asleep;
+        out.act(Action::Want(peer, false));
     }
 
     pub(crate) fn registered(

@@ -159,3 +159,61 @@ fn puback_of_a_qos_2_message_ends_it() {
     assert!(b.say(1, "07 0d \"ab\" 00 01 00").is_empty());
     assert_eq!(b.queue("a", "ab", "2", 2), ["1: 08 0c 42 61 62 00 02 32"], "the next one");
 }
+
+#[test]
+fn section_6_3_who_connects_again_is_not_asked_to_register_what_it_knows() {
+    // A device that knows no REGISTER, or only predefined topics, would be lost for it.
+    for is_restarted in [false, true] {
+        let mut b = bench();
+        b.join(1, "a", false);
+        b.say(1, "06 12 00 00 01 \"x\"");
+        if is_restarted {
+            b.restart(Config::default());
+        } else {
+            b.say(1, "02 18");
+        }
+        b.join(2, "a", false);
+        assert_eq!(b.queue("a", "x", "0", 0), ["2: 08 0c 00 00 01 00 00 30"], "restarted: {is_restarted}");
+    }
+}
+
+#[test]
+fn who_is_taken_along_has_to_answer_something_before_it_gets_what_needs_no_answer() {
+    for is_restarted in [false, true] {
+        for wakes in ["07 04 00 01 00 3c \"a\"", "03 16 \"a\""] {
+            let mut b = bench();
+            b.join(1, "a", false);
+            b.say(1, "06 12 00 00 01 \"x\"");
+            b.say(1, "04 18 00 3c");
+            if is_restarted {
+                b.restart(Config::default());
+            }
+            b.queue("a", "x", "0", 0);
+            let heard = b.say(2, wakes);
+            assert_eq!(heard.last().unwrap(), "2: 07 0a 00 01 00 01 78", "{wakes}, {is_restarted}");
+            assert_eq!(b.say(2, "07 0b 00 01 00 01 00")[0], "2: 08 0c 00 00 01 00 00 30");
+        }
+    }
+    let mut b = bench();
+    b.join(1, "a", false);
+    b.say(1, "06 12 00 00 01 \"x\"");
+    b.join(2, "a", false);
+    assert_eq!(b.queue("a", "x", "0", 0), ["2: 07 0a 00 01 00 01 78"], "where it was connected");
+}
+
+#[test]
+fn a_sleeper_that_has_moved_and_knows_no_register_gets_what_it_can_acknowledge() {
+    let mut b = bench();
+    b.join(1, "a", false);
+    b.say(1, "04 18 0e 10");
+    b.queue("a", "ab", "0", 0);
+    b.queue("a", "ab", "1", 1);
+    assert_eq!(b.say(2, "03 16 \"a\""), ["2: 08 0a 00 01 00 01 61 62"]);
+    for _ in 0..3 {
+        assert_eq!(b.wait(10_000).len(), 1);
+    }
+    assert!(b.wait(10_000).is_empty());
+    assert_eq!(b.say(2, "03 16 \"a\"").len(), 1);
+    assert_eq!(b.say(2, "07 0d \"ab\" 00 01 00"), ["2: 02 17"]);
+    assert_eq!(b.drops, [Drop::Refused]);
+}
