@@ -198,5 +198,32 @@ class OpenSsl(Case):
             self.assertIsNone(peer.receive(3))
 
 
+class Nobody(Case):
+    """A listener with a certificate of its own, where clients prove themselves by what they say: or not at all."""
+
+    @staticmethod
+    def prepare(server):
+        prepare(server)
+        listener = "coap.listeners.x509"
+        server.keys |= {"coap.idle_timeout": "1 s", f"{listener}.certificate_user": False,
+                        f"{listener}.dtls.require_client_certificate": False}
+
+    peer = OpenSsl.peer
+
+    def associations(self):
+        return self.server.metric("tidegate_dtls_associations", listener="x509")
+
+    def test_who_never_says_who_it_is_keeps_no_association(self):
+        words = ("-connect", f"{harness.HOST}:{self.server.port('x509')}")
+        with self.peer(*words) as silent, self.peer(*words) as named:
+            token = named.ask(wire.POST, "/mqtt/connection?c=named&u=alice&p=secret of alice&keepalive=1").payload.decode()
+            harness.until(lambda: self.associations() == 1, "one of two is left")
+            # Its session's connection has ended meanwhile; the association carries what it says next.
+            is_gone = lambda: not any(c["connected"] for c in self.server.items("clients", "list"))
+            harness.until(is_gone, "nobody is connected", 15)
+            self.assertEqual(named.ask(wire.PUT, f"/ps/named?c=named&t={token}", b"x").says, "2.04")
+            self.assertIsNone(silent.receive(0))
+
+
 if __name__ == "__main__":
     unittest.main()

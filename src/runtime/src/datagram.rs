@@ -413,10 +413,11 @@ impl Datagrams {
         self.send(now);
         self.machine.closed(now, peer, &mut self.out);
         self.perform(now);
+        let is_nobody = self.table.peek(peer).is_some_and(table::Entry::is_nobody);
         if let (Some(secure), Some(id)) = (&mut self.secure, self.table.association(peer)) {
             secure.detach(id, peer);
-            // Others may come back as who they are.
-            if why == Close::Kicked {
+            // Others may come back as who they are; who never was anybody makes room for them.
+            if why == Close::Kicked || is_nobody {
                 secure.close(now, id);
             }
         }

@@ -39,6 +39,14 @@ pub(super) struct Entry {
     is_ready: bool,
 }
 
+impl Entry {
+    /// Whether it has proven nothing, neither in its handshake nor later.
+    pub(super) fn is_nobody(&self) -> bool {
+        let has_proof = |(_, proof): &(Id, Proof)| proof.psk.is_some() || proof.certificate.is_some();
+        self.client.grant.is_none() && !self.secure.as_deref().is_some_and(has_proof)
+    }
+}
+
 /// Finds a peer behind an address that several are behind.
 #[derive(Hash)]
 struct Behind<'a>(SocketAddr, &'a [u8]);
