@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{CallFailure, Calls, Instant, ProgramId};
+use codecs::called::Decoded;
+use gateway::{CallFailure, Calls, Function, Instant, ProgramId};
 use hashbrown::HashMap;
 use scripts::pipe::{Limits, Request, Response};
 
@@ -538,12 +539,19 @@ impl<T> Pool<T> {
 
 /// Counts an answer to the job's next input, and keeps what has failed.
 fn note<T>(entry: &Entry, job: &Job<T>, result: &Result<Bytes, CallFailure>) {
-    entry.record.ended(result.as_ref().err());
-    let why = match result {
-        Err(CallFailure::Program(why) | CallFailure::Limit(why)) => why.clone(),
-        _ => return,
-    };
     let input = job.next_input().map_or(&[][..], |i| i);
+    let bad = match result {
+        Ok(value) if job.calls.function == Function::Decode => bad_frame(value, input),
+        _ => None,
+    };
+    let (input, failure) = match (&bad, result) {
+        (Some((frame, why)), _) => (*frame, why),
+        (None, Err(failure)) => (input, failure),
+        (None, Ok(_)) => return entry.record.ended(None),
+    };
+    entry.record.ended(Some(failure));
+    let (CallFailure::Program(why) | CallFailure::Limit(why)) = failure else { return };
+    let why = why.clone();
     entry.record.keep(Sample {
         wall_ms: job.calls.wall_ms,
         version: entry.program.version,
@@ -553,6 +561,17 @@ fn note<T>(entry: &Entry, job: &Job<T>, result: &Result<Bytes, CallFailure>) {
         length: input.len(),
         why,
     });
+}
+
+/// What `decode` has thrown on behind the frames that it has read, and why.
+fn bad_frame<'a>(value: &[u8], input: &'a [u8]) -> Option<(&'a [u8], CallFailure)> {
+    // Most calls bring frames alone, whose list ends the JSON; these are not read twice.
+    if !value.ends_with(b"}}") {
+        return None;
+    }
+    let failed = serde_json::from_slice::<Decoded<'_>>(value).ok()?.error?;
+    let end = failed.at.saturating_add(failed.costs(input.len())).min(input.len());
+    Some((input.get(failed.at..end).unwrap_or_default(), CallFailure::Program(failed.why.into())))
 }
 
 #[cfg(test)]

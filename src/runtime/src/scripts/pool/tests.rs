@@ -51,9 +51,13 @@ impl World {
     }
 
     fn submit(&mut self, from: u32, program: u64, inputs: &[&'static str]) {
+        self.submit_to(Function::DecodeUplink, from, program, inputs);
+    }
+
+    fn submit_to(&mut self, function: Function, from: u32, program: u64, inputs: &[&'static str]) {
         let calls = Calls {
             program: ProgramId(program),
-            function: Function::DecodeUplink,
+            function,
             device: "dev".into(),
             port: 1,
             wall_ms: 7,
@@ -321,6 +325,25 @@ fn a_program_that_is_stopped_too_often_rests_and_the_others_go_on() {
     let record = w.pool.records.of("p0");
     assert_eq!(record.samples().len(), 6);
     assert_eq!((&record.samples()[0].input[..], record.samples()[0].version), (&b"loop"[..], 1));
+}
+
+#[test]
+fn a_frame_that_a_stream_throws_on_is_kept_and_counted_and_none_that_is_good() {
+    let mut w = World::new();
+    let frames = r#"{"consumed":2,"frames":[{"consumed":2,"up":[{"kind":"x","data":{"y":{}}}]}]"#;
+    let says = |w: &mut World, end: &str| {
+        w.submit_to(Function::Decode, 1, 0, &["ok bad rest"]);
+        w.answer(0, Some(Ok(format!("{frames}{end}").into())));
+    };
+    says(&mut w, "}");
+    assert_eq!(w.pool.records.of("p0").samples(), []);
+    says(&mut w, r#","error":{"at":3,"why":"the CRC is wrong","skip":3}}"#);
+    says(&mut w, r#","error":{"at":3,"why":"lost"}}"#);
+    let samples = w.pool.records.of("p0").samples();
+    let kept: Vec<_> = samples.iter().map(|s| (&s.input[..], s.length, &*s.why)).collect();
+    assert_eq!(kept, [(&b"bad"[..], 3, "the CRC is wrong"), (&b"bad rest"[..], 8, "lost")]);
+    let figures = &w.pool.records.figures()[0];
+    assert_eq!((figures.calls, figures.failures[0]), (3, ("program", 2)));
 }
 
 #[test]
