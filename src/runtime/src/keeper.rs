@@ -8,7 +8,7 @@
 //! ([`disk`]): a restart goes on with the version that was in use, even when a newer one was rolled back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,9 +30,11 @@ mod folder;
 mod show;
 
 use disk::{Disk, Kept, State};
-use folder::Files;
+use folder::{Files, Listed};
 
 pub use folder::names;
+
+const MISNAMED: &str = "not read: a codec's name is of letters, digits, `-`, `_` and `.`, 64 at most";
 
 /// See the module.
 pub struct Keeper {
@@ -44,6 +46,8 @@ pub struct Keeper {
     check: Check,
     /// The folder could not be looked at.
     is_blind: AtomicBool,
+    /// Files in it whose names are those of no codec; they were told.
+    misnamed: Mutex<Vec<PathBuf>>,
     /// One change at a time.
     codecs: Mutex<BTreeMap<Box<str>, Codec>>,
 }
@@ -58,6 +62,8 @@ struct Codec {
     /// How its files looked at the last look, and whether they were read since.
     stamp: Option<Files>,
     is_read: bool,
+    /// What was wrong with them then.
+    error: Option<String>,
 }
 
 /// What came of reading a codec's files.
@@ -92,8 +98,8 @@ impl Keeper {
         check: Check,
     ) -> Keeper {
         let disk = Disk::new(data);
-        let (is_blind, codecs) = (AtomicBool::new(false), Mutex::default());
-        let keeper = Keeper { setup, library, scripts, clock, disk, check, is_blind, codecs };
+        let (is_blind, misnamed, codecs) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        let keeper = Keeper { setup, library, scripts, clock, disk, check, is_blind, misnamed, codecs };
         for (name, files) in keeper.list() {
             let mut codecs = keeper.codecs.lock();
             let codec = codecs.entry(name.clone()).or_default();
@@ -108,7 +114,9 @@ impl Keeper {
 
     /// Looks at the folder; reads what has changed and then rested for one look.
     pub fn look(&self) {
-        for (name, files) in self.list() {
+        let found = self.list();
+        self.forget_gone(&found);
+        for (name, files) in found {
             let mut codecs = self.codecs.lock();
             let codec = codecs.entry(name.clone()).or_default();
             if codec.stamp.as_ref() != Some(&files) {
@@ -124,6 +132,8 @@ impl Keeper {
     /// Reads one codec's files now, or all of them; a line about each.
     pub fn reload(&self, only: Option<&str>) -> Result<Vec<String>, String> {
         let mut found = self.list();
+        self.forget_gone(&found);
+        let (mut lines, mut errors) = (Vec::new(), Vec::new());
         if let Some(name) = only {
             found.retain(|n, _| **n == *name);
             if found.is_empty() {
@@ -132,8 +142,9 @@ impl Keeper {
                     self.setup.folder.display()
                 ));
             }
+        } else {
+            errors.extend(self.misnamed.lock().iter().map(|path| format!("{}: {MISNAMED}", path.display())));
         }
-        let (mut lines, mut errors) = (Vec::new(), Vec::new());
         for (name, files) in found {
             let mut codecs = self.codecs.lock();
             let codec = codecs.entry(name.clone()).or_default();
@@ -190,14 +201,28 @@ impl Keeper {
     fn list(&self) -> BTreeMap<Box<str>, Files> {
         let listed = folder::list(&self.setup.folder);
         let was_blind = self.is_blind.swap(listed.is_err(), Ordering::Relaxed);
-        let found = listed.unwrap_or_else(|error| {
+        let Listed { codecs: found, misnamed } = listed.unwrap_or_else(|error| {
             if !was_blind {
                 tracing::error!(folder = %self.setup.folder.display(), %error, "cannot look for codecs");
             }
-            BTreeMap::new()
+            Listed::default()
         });
+        let mut told = self.misnamed.lock();
+        for path in misnamed.iter().filter(|path| !told.contains(path)) {
+            tracing::error!(file = %path.display(), "{MISNAMED}");
+        }
+        *told = misnamed;
         self.library.expect(found.keys().cloned());
         found
+    }
+
+    /// Of a codec whose files have gone stays what is in use, and not what was wrong with them.
+    fn forget_gone(&self, found: &BTreeMap<Box<str>, Files>) {
+        let mut codecs = self.codecs.lock();
+        codecs.retain(|name, codec| codec.state.current.is_some() || found.contains_key(name));
+        for (_, codec) in codecs.iter_mut().filter(|(name, _)| !found.contains_key(*name)) {
+            (codec.stamp, codec.error) = (None, None);
+        }
     }
 
     fn in_use(&self, name: &str) -> String {
@@ -215,6 +240,7 @@ impl Keeper {
         let result = self.read(name, codec, files);
         codec.stamp = Some(files.clone());
         codec.is_read = true;
+        codec.error = result.as_ref().err().cloned();
         match &result {
             Ok(Read::Same) => {}
             Ok(Read::Current(version)) => {
@@ -360,7 +386,13 @@ impl Keeper {
         let mut codecs = self.codecs.lock();
         let codec = codecs.get_mut(name).filter(|c| c.state.current.is_some());
         let codec = codec.ok_or_else(|| format!("no codec `{name}` has been brought"))?;
-        self.store(name, codec, change)
+        let result = self.store(name, codec, change)?;
+        tracing::info!(
+            codec = name,
+            in_use = self.in_use(name),
+            "the operator has changed which version is used"
+        );
+        Ok(result)
     }
 
     /// Changes a codec in the library, when the change is on the disk.

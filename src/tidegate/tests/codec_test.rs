@@ -63,6 +63,8 @@ fn an_example_that_fails_is_shown_and_so_is_a_script_that_does_not_end() {
             ("c.yaml", "uplinkDecoder: {examples: [{input: {bytes: []}, output: {data: 1}}]}"),
             ("d.js", "function"),
             ("e.yaml", "uplinkDecoder: {examples: []}"),
+            ("f.js", SCRIPT),
+            ("f.yaml", "stream: ["),
         ],
     );
     let output = tidegate(&["codec", "test", &folder.path("")]);
@@ -74,7 +76,8 @@ fn an_example_that_fails_is_shown_and_so_is_a_script_that_does_not_end() {
         "c.js: FAILED\nexample uplinkDecoder 1: it took longer than 100 ms",
         "d.js: FAILED\nSyntaxError: ",
         "e.yaml: FAILED\nthere is no codec beside it",
-        "5 codecs, 2 examples, 4 failures",
+        "f.yaml: error: line 1 ",
+        "6 codecs, 2 examples, 5 failures",
     ] {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }

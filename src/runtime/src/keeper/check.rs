@@ -48,7 +48,8 @@ pub(super) fn check(
     if files.source.extension().is_some_and(|e| e == "wasm") {
         let module = module(source)?;
         if let Some(examples) = examples {
-            let mistakes = Examples::from_yaml(text(examples)?)?.check(&*module, &Options::default());
+            let examples = text(examples).and_then(Examples::from_yaml).map_err(|e| of_examples(files, e))?;
+            let mistakes = examples.check(&*module, &Options::default());
             if !mistakes.is_empty() {
                 return Err(mistakes.join("\n"));
             }
@@ -58,7 +59,8 @@ pub(super) fn check(
     let script = once::load(&format!("{name}.js"), Bytes::copy_from_slice(source), limits)?;
     if let Some(examples) = examples {
         let file = files.source.file_name().and_then(|f| f.to_str()).unwrap_or_default();
-        let report = scripts::examples::Examples::from_yaml(text(examples)?)?.check(file, &script);
+        let examples = text(examples).and_then(scripts::examples::Examples::from_yaml);
+        let report = examples.map_err(|e| of_examples(files, e))?.check(file, &script);
         if !report.failures.is_empty() {
             return Err(report.failures.join("\n"));
         }
@@ -79,6 +81,12 @@ fn module(source: &[u8]) -> Result<Arc<dyn Build>, String> {
     Ok(Arc::new(Module::load(source, codecs::wasm::Limits::default())?))
 }
 
+/// What is wrong with the file of examples, and not with the codec.
+fn of_examples(files: &Files, error: String) -> String {
+    let name = files.examples.as_ref().and_then(|path| path.file_name()).unwrap_or_default();
+    format!("{}: {error}", name.display())
+}
+
 fn text(yaml: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(yaml).map_err(|e| format!("its examples are no text: {e}"))
+    std::str::from_utf8(yaml).map_err(|e| format!("is no text: {e}"))
 }

@@ -32,15 +32,24 @@ pub(super) struct Contents {
     pub(super) examples: Option<Vec<u8>>,
 }
 
+/// What is in the folder.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// Codecs.
+    pub(super) codecs: BTreeMap<Box<str>, Files>,
+    /// What would be one, if its name could be a codec's.
+    pub(super) misnamed: Vec<PathBuf>,
+}
+
 /// Names of codecs in the folder; none where it is not there.
 pub fn names(folder: &Path) -> Vec<Box<str>> {
-    list(folder).unwrap_or_default().into_keys().collect()
+    list(folder).unwrap_or_default().codecs.into_keys().collect()
 }
 
 /// The codecs in the folder. That there is no such folder is nothing wrong.
-pub(super) fn list(folder: &Path) -> io::Result<BTreeMap<Box<str>, Files>> {
+pub(super) fn list(folder: &Path) -> io::Result<Listed> {
     let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Listed::default()),
         other => other?,
     };
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -48,11 +57,17 @@ pub(super) fn list(folder: &Path) -> io::Result<BTreeMap<Box<str>, Files>> {
         paths.push(entry?.path());
     }
     paths.sort();
-    let mut found: BTreeMap<Box<str>, Files> = BTreeMap::new();
+    let Listed { codecs: mut found, mut misnamed } = Listed::default();
     for path in &paths {
-        let extension = path.extension().and_then(|e| e.to_str());
-        let stem = path.file_stem().and_then(|s| s.to_str()).filter(|s| is_name(s));
-        let (Some("js" | "wasm"), Some(name)) = (extension, stem) else { continue };
+        let Some("js" | "wasm") = path.extension().and_then(|e| e.to_str()) else { continue };
+        let stem = path.file_stem().unwrap_or_default();
+        let Some(name) = stem.to_str().filter(|s| is_name(s)) else {
+            // Hidden files are those of editors.
+            if !stem.as_encoded_bytes().starts_with(b".") {
+                misnamed.push(path.clone());
+            }
+            continue;
+        };
         if let Some(other) = found.get_mut(name) {
             other.rival = Some(path.clone());
             continue;
@@ -62,7 +77,7 @@ pub(super) fn list(folder: &Path) -> io::Result<BTreeMap<Box<str>, Files>> {
         let stamp = [Some(path), examples.as_ref()].into_iter().flatten().filter_map(|p| stamp(p)).collect();
         found.insert(name.into(), Files { source: path.clone(), examples, rival: None, stamp });
     }
-    Ok(found)
+    Ok(Listed { codecs: found, misnamed })
 }
 
 impl Files {

@@ -17,7 +17,7 @@ impl Keeper {
             json!({
                 "codec": name, "kind": kind, "current": state.current,
                 "canary": state.canary.map(|(version, share)| format!("{version}, {share} of 100")),
-                "error": state.error.as_deref().map(one_line),
+                "error": codec.error.as_deref().map(one_line),
             })
         };
         codecs.iter().map(|(name, codec)| item((&**name, codec))).collect()
@@ -26,7 +26,8 @@ impl Keeper {
     /// An item for each version of a codec, and at the end one for files that were not taken.
     pub fn versions(&self, name: &str) -> Result<Vec<Value>, String> {
         let codecs = self.codecs.lock();
-        let state = &codecs.get(name).ok_or_else(|| format!("no codec `{name}` has been brought"))?.state;
+        let codec = codecs.get(name).ok_or_else(|| format!("no codec `{name}` has been brought"))?;
+        let state = &codec.state;
         let usage = |number: u32| match state.canary {
             _ if state.current == Some(number) => "current".to_owned(),
             Some((version, share)) if version == number => format!("{share} of 100"),
@@ -39,7 +40,7 @@ impl Keeper {
                 "loaded": datetime(v.loaded_ms), "hash": v.hash.get(..12), "from": v.from, "error": null,
             }));
         }
-        if let Some(error) = &state.error {
+        if let Some(error) = &codec.error {
             items.push(json!({"version": null, "use": "refused", "error": one_line(error)}));
         }
         Ok(items)

@@ -196,6 +196,44 @@ fn what_cannot_be_a_codec_is_refused_or_not_seen() {
 }
 
 #[test]
+fn what_is_wrong_with_files_is_shown_as_long_as_they_are_there() {
+    let w = World::new("shown");
+    let errors = |w: &World| -> Vec<(String, String)> {
+        let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+        w.keeper.overview().iter().map(|i| (text(&i["codec"]), text(&i["error"]))).collect()
+    };
+    w.put("one").unwrap();
+    w.write("raw.js", "one");
+    w.write("y.js", "bad");
+    w.write("x.wasm", "two");
+    assert!(w.keeper.reload(None).is_err());
+    let [raw, x, y] = &errors(&w)[..] else { panic!("three are seen: {:?}", errors(&w)) };
+    assert_eq!((&*raw.0, &*raw.1), ("raw", "a codec of this name is built in"));
+    assert!(x.1.ends_with("one of them has to go"), "{x:?}");
+    assert_eq!((&*y.0, &*y.1), ("y", "example 1: 2 is not 3"));
+    assert!(w.keeper.versions("x").unwrap()[1]["error"].as_str().unwrap().ends_with("has to go"));
+    for file in ["raw.js", "y.js", "x.wasm"] {
+        fs::remove_file(w.root.join("codecs").join(file)).unwrap();
+    }
+    w.keeper.look();
+    w.keeper.look();
+    assert_eq!(errors(&w), [("x".to_owned(), String::new())]);
+    assert_eq!(w.used("d"), Some(1));
+}
+
+#[test]
+fn a_file_whose_name_no_codec_can_have_is_not_passed_over_in_silence() {
+    let w = World::new("misnamed");
+    for file in ["a b.js", ".#x.js", "Übung.wasm", "notes.txt", "a b.yaml"] {
+        w.write(file, "one");
+    }
+    let error = w.keeper.reload(None).unwrap_err();
+    let lines: Vec<&str> = error.lines().map(|l| l.rsplit('/').next().unwrap()).collect();
+    let rule = "not read: a codec's name is of letters, digits, `-`, `_` and `.`, 64 at most";
+    assert_eq!(lines, [format!("a b.js: {rule}"), format!("Übung.wasm: {rule}")]);
+}
+
+#[test]
 fn a_file_that_is_removed_leaves_its_codec_in_use_until_the_next_start() {
     let mut w = World::new("removed");
     w.put("one").unwrap();

@@ -108,12 +108,16 @@ fn play(codec: &Path, examples: Option<&Path>) -> Result<Report, String> {
         Some(path) => String::from_utf8(read(path)?).map_err(|e| format!("{}: {e}", path.display()))?,
         None => String::new(),
     };
+    let unreadable = |e: String| match examples {
+        Some(path) => format!("{}: {e}", path.display()),
+        None => e,
+    };
     if codec.extension().is_some_and(|extension| extension == "wasm") {
         let module = Module::load(&source, codecs::wasm::Limits::default())?;
         if yaml.is_empty() {
             return Ok(Report::default());
         }
-        let examples = codecs::examples::Examples::from_yaml(&yaml)?;
+        let examples = codecs::examples::Examples::from_yaml(&yaml).map_err(unreadable)?;
         return Ok(Report { count: examples.len(), failures: examples.check(&module, &Options::default()) });
     }
     let name = codec.file_name().unwrap_or_default().to_string_lossy();
@@ -121,6 +125,6 @@ fn play(codec: &Path, examples: Option<&Path>) -> Result<Report, String> {
     if yaml.is_empty() {
         Ok(Report::default())
     } else {
-        Ok(Examples::from_yaml(&yaml)?.check(&name, &script))
+        Ok(Examples::from_yaml(&yaml).map_err(unreadable)?.check(&name, &script))
     }
 }
