@@ -513,8 +513,8 @@ impl Gateway for Coap {
             Stop::TakenOver | Stop::Kicked => Code::UNAUTHORIZED,
             Stop::ShuttingDown | Stop::RateLimited | Stop::SlowPeer => Code::UNAVAILABLE,
         };
-        // Those of a session that goes on, here or elsewhere, go on with it.
-        let goes_on = why != Stop::Kicked && self.peers.get(&peer).is_some_and(|c| c.is_kept);
+        // Those of a session that goes on, here or elsewhere, go on with it, and who was kicked may come again too.
+        let goes_on = self.peers.get(&peer).is_some_and(|c| c.is_kept);
         if !goes_on {
             self.end_observations(peer, code, out);
         }

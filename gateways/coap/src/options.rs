@@ -101,9 +101,14 @@ pub fn content_format(content_type: &str) -> Option<u16> {
     if let Some(number) = content_type.strip_prefix("coap/") {
         return number.parse().ok();
     }
-    let written = content_type.to_ascii_lowercase().replace(' ', "");
-    let written = if written == "text/plain" { "text/plain;charset=utf-8" } else { &written };
-    FORMATS.iter().find(|(_, name)| *name == written).map(|(f, _)| *f)
+    let written = content_type.to_ascii_lowercase().replace([' ', '"'], "");
+    // UTF-8, of which ASCII is a part, is what text without a word is taken for; JSON is always (RFC 8259, 8.1).
+    let plain = written.strip_suffix(";charset=utf-8").or_else(|| written.strip_suffix(";charset=us-ascii"));
+    let plain = plain.unwrap_or(&written);
+    FORMATS
+        .iter()
+        .find(|(_, name)| name.strip_suffix(";charset=utf-8").unwrap_or(name) == plain)
+        .map(|(f, _)| *f)
 }
 
 #[cfg(test)]
@@ -116,7 +121,16 @@ mod tests {
         for format in [0, 42, 50, 60, 110, 9999] {
             assert_eq!(content_format(&content_type(format)), Some(format));
         }
-        assert_eq!(content_format("text/plain; charset=UTF-8"), Some(0));
+        for text in [
+            "text/plain",
+            "text/plain; charset=UTF-8",
+            "text/plain;charset=\"utf-8\"",
+            "text/plain;charset=us-ascii",
+        ] {
+            assert_eq!(content_format(text), Some(0), "{text}");
+        }
+        assert_eq!(content_format("application/json; charset=utf-8"), Some(50));
+        assert_eq!(content_format("application/xml;charset=iso-8859-1"), None);
         assert_eq!(content_format("image/x-unknown"), None);
     }
 

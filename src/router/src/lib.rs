@@ -245,6 +245,29 @@ impl Router {
         self.retained.read().find(filter.plain(), now.instant, limit)
     }
 
+    /// The same of those alone that `is_wanted`, among the first `most` that the filter matches: who may read little of
+    /// much is not to make others wait.
+    pub fn retained_if(
+        &self,
+        now: Now,
+        filter: &Filter,
+        limit: usize,
+        most: usize,
+        mut is_wanted: impl FnMut(&Message) -> bool,
+    ) -> Vec<Message> {
+        let (mut found, mut seen) = (Vec::new(), 0);
+        if limit > 0 {
+            self.retained.read().visit(filter.plain(), now.instant, |message| {
+                seen += 1;
+                if is_wanted(message) {
+                    found.push(message.clone());
+                }
+                found.len() < limit && seen < most
+            });
+        }
+        found
+    }
+
     /// Whether anybody would get a message on this topic.
     pub fn has_subscribers(&self, topic: &str, matches: &mut Matches) -> bool {
         let epoch = self.epoch.load(Ordering::Acquire);

@@ -144,6 +144,13 @@ proptest! {
         subscribe(&router, &session, &filter);
         let got: BTreeSet<String> = drain(&router, &session, at).into_iter().collect();
         prop_assert_eq!(&got, &wanted);
+        let (limit, most) = (1 + wanted.len() / 2, 1 + wanted.len());
+        let is_long = |m: &Message| m.topic().len() > 3;
+        let some = router.retained_if(NOW, &Filter::parse(&filter).unwrap(), limit, most, is_long);
+        let long = wanted.iter().filter(|topic| topic.len() > 3).count();
+        prop_assert_eq!(some.len(), long.min(limit));
+        prop_assert!(some.iter().all(|m| is_long(m) && wanted.contains(m.topic())));
+        prop_assert!(router.retained_if(NOW, &Filter::parse(&filter).unwrap(), 9, 1, |_| true).len() <= 1);
         let all = router.retained(NOW, &Filter::parse(&filter).unwrap(), usize::MAX);
         prop_assert_eq!(all.len(), wanted.len());
         prop_assert_eq!(router.stats().retained, topics.iter().filter(|topic| !cleared.contains(topic)).count());

@@ -78,6 +78,9 @@ pub struct Held {
     is_out: bool,
 }
 
+/// Retained messages looked at for each that may be found, where the access list does not let the client see all.
+const LOOKED_AT: usize = 64;
+
 /// Answers of one client that wait for the store before no more is read from it.
 pub const MOST_HELD: u32 = 4096;
 
@@ -457,12 +460,13 @@ impl Desk {
         let Ok(mounted) = filter.mounted(session.mount()) else {
             return Answer::Refused(Refusal::TopicFilter);
         };
-        let found = self.house.router.retained(now, &mounted, limit);
-        let seen = found.into_iter().filter_map(|m| {
-            let topic = m.topic().strip_prefix(session.mount())?;
-            grant.may_subscribe(topic).then(|| (topic.into(), m.clone()))
-        });
-        Answer::Retained(seen.collect())
+        let topic = |m: &Message| m.topic().strip_prefix(session.mount()).map(Box::<str>::from);
+        let may_see = |m: &Message| {
+            m.topic().strip_prefix(session.mount()).is_some_and(|topic| grant.may_subscribe(topic))
+        };
+        let most = limit.saturating_mul(LOOKED_AT);
+        let found = self.house.router.retained_if(now, &mounted, limit, most, may_see);
+        Answer::Retained(found.into_iter().filter_map(|m| Some((topic(&m)?, m))).collect())
     }
 
     /// Hands a request for its device to the peer's machine; `answer` gets what comes of it.

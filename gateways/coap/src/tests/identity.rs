@@ -219,6 +219,15 @@ fn a_gateway_that_stops_leaves_kept_observations_standing() {
 }
 
 #[test]
+fn who_is_kicked_is_not_told_that_what_goes_on_with_his_session_is_over() {
+    let mut b = proven();
+    b.send(&observe(1, &["ps", "a"]));
+    b.machine.stop(b.now, b.peer, Stop::Kicked, &mut b.out);
+    assert!(b.run().is_empty());
+    assert!(b.kept.keys().any(|name| name.starts_with("coap/o/")));
+}
+
+#[test]
 fn a_deleted_connection_ends_its_session_for_good() {
     let mut b = bench_at("192.0.2.1:9");
     let token = b.named();
