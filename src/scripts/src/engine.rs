@@ -2,8 +2,8 @@
 //!
 //! The script is compiled once, as the body of a function that is called before each call of one of the script's own. So
 //! what it declares outside its functions is as the script says it is, every time: what it has kept of one device
-//! cannot get into the message of another. Of a script that declares functions alone they are kept ([`crate::survey`]).
-//! Variables that it has forgotten to declare are gone after each call. A runtime that a script has brought to one of its
+//! cannot get into the message of another. Of a script that declares functions and constants alone these are kept, and
+//! frozen ([`crate::survey`]). Variables that it has forgotten to declare are gone after each call. A runtime that a script has brought to one of its
 //! limits is thrown away.
 
 use std::cell::{Cell, RefCell};
@@ -16,11 +16,11 @@ use gateway::{CallFailure, Function as Called};
 use nix::time::{ClockId, clock_gettime};
 use rquickjs::context::EvalOptions;
 use rquickjs::object::Filter;
-use rquickjs::{Array, Context, Ctx, Function, Object, Persistent, Runtime, Value};
+use rquickjs::{Array, Atom, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
 use crate::pipe::{Convention, Limits};
 use crate::scope::{KeptWords, Scope, Stop, Thrown, thrown};
-use crate::survey::{is_functions_alone, may_leave_variables};
+use crate::survey::Survey;
 
 /// Most bytes of a script.
 pub const MAX_SOURCE: usize = 4 * 1024 * 1024;
@@ -52,6 +52,7 @@ pub(crate) const NAMES: [&str; 10] = [
 pub struct Program {
     name: String,
     source: String,
+    survey: Survey,
     limits: Limits,
     has: [bool; NAMES.len()],
     /// None after a limit was reached, until [`Program::renew`] or the next call.
@@ -74,13 +75,21 @@ struct Engine {
     entry: Persistent<Function<'static>>,
     /// What the entry gives, where that is the same each time.
     kept: Option<Persistent<Array<'static>>>,
-    /// Names of the global variables before the script, if it may make more of them.
-    globals: Option<Vec<String>>,
+    globals: Globals,
     tools: Persistent<Object<'static>>,
     words: KeptWords,
     context: Context,
     runtime: Runtime,
     watch: Rc<Watch>,
+}
+
+/// What a call may leave behind in the global object.
+enum Globals {
+    Nothing,
+    /// Variables that were given a value and never declared. What the engine and the prelude have put there is not enumerable.
+    Enumerable,
+    /// Anything beside these names.
+    All(Vec<String>),
 }
 
 /// What a running script is held to, and what it has logged.
@@ -155,16 +164,19 @@ impl Engine {
     /// A variable that the script forgot to declare is a property of the global object. The next call, of another
     /// device, must not find it.
     fn forget_variables(&self) {
-        let Some(known) = &self.globals else { return };
+        if matches!(self.globals, Globals::Nothing) {
+            return;
+        }
         self.context.with(|ctx| {
             let globals = ctx.globals();
-            if globals.own_keys::<String>(all()).len() == known.len() {
-                return;
+            let mut left: Vec<Atom<'_>> = globals.own_keys(assigned()).flatten().collect();
+            if let Globals::All(known) = &self.globals {
+                // A name that is no Unicode was not there before.
+                let is_new = |name: &Atom<'_>| name.to_string().map_or(true, |name| !known.contains(&name));
+                left.extend(globals.own_keys::<Atom<'_>>(all()).flatten().filter(is_new));
             }
-            // A name that is no Unicode was not there before.
-            for name in globals.own_keys::<Value<'_>>(all()).flatten() {
-                let text = name.as_string().and_then(|name| name.to_string().ok());
-                if text.is_none_or(|text| !known.contains(&text)) && globals.remove(name).is_err() {
+            for name in left {
+                if globals.remove(name).is_err() {
                     ctx.catch();
                 }
             }
@@ -183,6 +195,7 @@ impl Program {
         let mut program = Program {
             name: name.to_owned(),
             source: source.to_owned(),
+            survey: Survey::of(source),
             limits,
             has: [false; NAMES.len()],
             engine: None,
@@ -333,11 +346,20 @@ impl Program {
         let write = Function::new(ctx.clone(), move |line: String| log.write(line))?;
         let tools: Object<'js> = prelude.call((write,))?;
         let entry: Function<'js> = ctx.eval_with_options(self.wrapped(), options(&self.name))?;
-        let may_leave = may_leave_variables(&self.source);
-        let globals = may_leave.then(|| ctx.globals().own_keys(all()).collect()).transpose()?;
-        let kept = match is_functions_alone(&self.source) {
-            true => Some(Persistent::save(ctx, entry.call::<_, Array<'js>>((NAMES.len(),))?)),
-            false => None,
+        let globals = match self.survey.may_leave_variables {
+            false => Globals::Nothing,
+            true if self.source.contains("definePropert") => {
+                Globals::All(ctx.globals().own_keys(all()).collect::<Result<_, _>>()?)
+            }
+            true => Globals::Enumerable,
+        };
+        let kept = match self.survey.kept {
+            Some(_) => {
+                let all: Array<'js> = entry.call((NAMES.len(),))?;
+                let all: Array<'js> = tools.get::<_, Function<'js>>("freeze")?.call((all,))?;
+                Some(Persistent::save(ctx, all))
+            }
+            None => None,
         };
         let words = KeptWords::of(ctx, &tools)?;
         Ok((Persistent::save(ctx, entry), kept, Persistent::save(ctx, tools), words, globals))
@@ -358,13 +380,14 @@ impl Program {
         }
     }
 
-    /// The script as a function that gives one of its own by its place in [`NAMES`], or all. Nothing comes before the
-    /// script's first line, so that the lines in messages are its own.
+    /// The script as a function that gives one of its own by its place in [`NAMES`], or all, and all else that is to be
+    /// kept. Nothing comes before the script's first line, so that the lines in messages are its own.
     fn wrapped(&self) -> String {
         let pick = |name: &str| format!("typeof {name} === 'function' ? {name} : module.exports?.{name}");
         let cases: String =
             NAMES.iter().enumerate().map(|(i, n)| format!("case {i}: return {};", pick(n))).collect();
-        let all: Vec<String> = NAMES.iter().map(|name| pick(name)).collect();
+        let kept = self.survey.kept.iter().flatten().cloned();
+        let all: Vec<String> = NAMES.iter().map(|name| pick(name)).chain(kept).collect();
         let all = all.join(",");
         format!("{BEFORE}{}\n;switch ($want) {{ {cases} default: return [{all}]; }}}})", self.source)
     }
@@ -376,12 +399,17 @@ type Made = (
     Option<Persistent<Array<'static>>>,
     Persistent<Object<'static>>,
     KeptWords,
-    Option<Vec<String>>,
+    Globals,
 );
 
-/// Names of all properties, also of those that are not listed.
+/// Names of all properties, also of those that are not enumerable.
 fn all() -> Filter {
     Filter::new().string()
+}
+
+/// Of properties that are as an assignment makes them.
+fn assigned() -> Filter {
+    Filter::new().string().symbol().enum_only()
 }
 
 fn options(name: &str) -> EvalOptions {

@@ -7,6 +7,8 @@
   const { min } = Math;
   const stringify = JSON.stringify;
   const Time = Date;
+  const { freeze, isFrozen, getOwnPropertyDescriptor } = Object;
+  const { ownKeys } = Reflect;
 
   // Text <-> bytes.
 
@@ -365,7 +367,21 @@
     });
   }
 
+  // Freezes all values in a list, and what is in them, before a call could have changed any of it. Gives the list.
+  function frozen(list) {
+    const waiting = [list];
+    for (let i = 0; i < waiting.length; i++) {
+      const value = waiting[i];
+      const isObject = typeof value === "function" || (typeof value === "object" && value !== null);
+      if (!isObject || isFrozen(value)) continue;
+      for (const key of ownKeys(value)) waiting.push(getOwnPropertyDescriptor(value, key).value);
+      if (i > 0) freeze(value);
+    }
+    return list;
+  }
+
   return {
+    freeze: frozen,
     list: (...bytes) => bytes,
     plain: Object.prototype,
     // TS013's input of decodeUplink.

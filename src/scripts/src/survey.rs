@@ -1,349 +1,280 @@
-//! Whether a script has anything outside its functions that a call could change.
+//! What a script has outside its functions, and whether a call could change that.
 //!
-//! Most published codecs are functions and nothing else. Of these nothing has to be made anew before a call, which is a fifth of its
-//! time. This is no parser: where it is in doubt it says no, and the script is evaluated before each call.
+//! Most published codecs are functions, and tables of numbers and names. Of these nothing has to be made anew before a call:
+//! that is between a fifth and a third of its time. What is kept is frozen, so that no call can leave anything in it even if
+//! this is wrong; what is asked here is whether freezing would change what the script does. This is no parser: where it is
+//! in doubt it says no, and the script is evaluated before each call.
 
-use std::collections::HashSet;
+mod scan;
+mod writes;
 
-/// Whether the script declares functions at its top level and does nothing else there, and never keeps anything on them.
-pub(crate) fn is_functions_alone(source: &str) -> bool {
-    let mut scan = Scan { bytes: source.as_bytes(), at: 0, before: 0, depth: 0 };
-    scan.functions().is_some_and(|functions| {
-        let kept = |name: &str, sign: &str| source.contains(&format!("{name}{sign}"));
-        !functions.iter().any(|(name, _)| kept(name, ".") || kept(name, "[") || kept(name, " ="))
-    })
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use scan::{Tokens, is_word};
+
+/// Scripts of more bytes are not looked at.
+const MAX_SURVEYED: usize = 256 * 1024;
+/// Declarations of a name that are looked at.
+const MAX_DECLARED: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// Names of all that the script declares, if that is functions and constants which no call changes.
+    pub(crate) kept: Option<Vec<String>>,
+    /// Whether a call may leave a variable that nobody has declared, and which belongs to all.
+    pub(crate) may_leave_variables: bool,
 }
 
-/// Whether a call may leave a variable of its own to the next: one that nobody has declared belongs to all.
-pub(crate) fn may_leave_variables(source: &str) -> bool {
-    let mut scan = Scan { bytes: source.as_bytes(), at: 0, before: 0, depth: 0 };
-    scan.functions().is_none_or(|functions| functions.iter().any(|(_, text)| leaves_variables(text)))
+impl Survey {
+    pub(crate) fn of(source: &str) -> Survey {
+        let source = Some(source).filter(|source| source.len() <= MAX_SURVEYED);
+        let surveyed = source.and_then(Tokens::of).and_then(|tokens| {
+            let top = top(&tokens)?;
+            let may_leave_variables = top.code.iter().any(|code| leaves_variables(&tokens, code.clone()));
+            let kept = can_be_kept(&tokens, &top).then(|| top.names());
+            Some(Survey { kept, may_leave_variables })
+        });
+        surveyed.unwrap_or(Survey { kept: None, may_leave_variables: true })
+    }
 }
 
-/// See [`may_leave_variables`], of one function with all that is in it.
-fn leaves_variables(text: &str) -> bool {
-    let mut scan = Scan { bytes: text.as_bytes(), at: 0, before: 0, depth: 0 };
-    let Some(tokens) = scan.tokens() else { return true };
-    let token = |at: usize| tokens.get(at).copied().unwrap_or_default();
-    let declares = |token: &[u8]| matches!(token, b"var" | b"let" | b"const");
-    let mut declared: HashSet<&[u8]> = HashSet::new();
-    for at in 0..tokens.len() {
-        if declares(token(at)) {
-            declared.insert(token(at + 1));
+/// What stands outside functions.
+#[derive(Default)]
+struct Top<'a> {
+    functions: BTreeSet<&'a [u8]>,
+    constants: BTreeSet<&'a [u8]>,
+    /// Whether a constant is an object or a list.
+    has_tables: bool,
+    /// Where the names of the constants are given their values.
+    declared: BTreeSet<usize>,
+    /// Functions with all that is in them.
+    code: Vec<Range<usize>>,
+}
+
+impl Top<'_> {
+    fn names(&self) -> Vec<String> {
+        let names = self.functions.union(&self.constants);
+        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+}
+
+/// None where there is anything but functions and constants.
+fn top<'a>(tokens: &Tokens<'a>) -> Option<Top<'a>> {
+    let mut top = Top::default();
+    let mut at = 0;
+    while at < tokens.len() {
+        at = match tokens.at(at) {
+            b";" => at + 1,
+            // "use strict"
+            [b'"' | b'\'', ..] if at == 0 => at + 1,
+            b"function" => {
+                let end = function(tokens, at)?;
+                top.functions.insert(name(tokens, at + 1)?);
+                top.code.push(at..end);
+                end
+            }
+            token if is_declaration(token) => constants(tokens, at + 1, &mut top)?,
+            _ => return None,
+        };
+    }
+    Some(top)
+}
+
+fn name<'a>(tokens: &Tokens<'a>, at: usize) -> Option<&'a [u8]> {
+    let name = tokens.at(at);
+    (is_word(name) && !name.first()?.is_ascii_digit()).then_some(name)
+}
+
+/// The end of a function with or without a name.
+fn function(tokens: &Tokens<'_>, at: usize) -> Option<usize> {
+    let open = if tokens.at(at + 1) == b"(" { at + 1 } else { at + 2 };
+    let body = tokens.partner(open) + 1;
+    (tokens.at(open) == b"(" && tokens.at(body) == b"{").then(|| tokens.partner(body) + 1)
+}
+
+/// The end of `(a, b) => {…}` or `a => {…}`.
+fn arrow(tokens: &Tokens<'_>, at: usize) -> Option<usize> {
+    let sign = if tokens.at(at) == b"(" { tokens.partner(at) } else { at } + 1;
+    let is_arrow = tokens.at(sign) == b"=" && tokens.at(sign + 1) == b">" && tokens.at(sign + 2) == b"{";
+    is_arrow.then(|| tokens.partner(sign + 2) + 1)
+}
+
+/// The end of `NAME = value, NAME = value;`.
+fn constants<'a>(tokens: &Tokens<'a>, mut at: usize, top: &mut Top<'a>) -> Option<usize> {
+    loop {
+        let name = name(tokens, at)?;
+        if tokens.at(at + 1) != b"=" {
+            return None;
         }
-        if token(at) == b"function" {
-            let open = if token(at + 1) == b"(" { at + 1 } else { at + 2 };
-            declared.extend(tokens.iter().skip(open + 1).take_while(|t| **t != b")").filter(|t| is_word(t)));
+        top.declared.insert(at);
+        let value = at + 2;
+        let end =
+            if tokens.at(value) == b"function" { function(tokens, value) } else { arrow(tokens, value) };
+        let end = match end {
+            Some(end) => {
+                top.functions.insert(name);
+                top.code.push(value..end);
+                end
+            }
+            None => {
+                top.constants.insert(name);
+                top.has_tables |= matches!(tokens.at(value), b"{" | b"[");
+                literal(tokens, value)?
+            }
+        };
+        match tokens.at(end) {
+            b"," => at = end + 1,
+            b";" => return Some(end + 1),
+            // A line without its semicolon.
+            after if is_declaration(after) || matches!(after, b"" | b"function") => return Some(end),
+            _ => return None,
         }
     }
-    let is_own = |name: &[u8]| is_word(name) && declared.contains(name);
-    (0..tokens.len()).any(|at| match token(at) {
+}
+
+/// The end of a value that takes no code to make: nothing in it is the name of anything.
+fn literal(tokens: &Tokens<'_>, at: usize) -> Option<usize> {
+    let close = tokens.partner(at);
+    match tokens.at(at) {
+        b"[" => {
+            let mut at = at + 1;
+            while at < close {
+                at = if tokens.at(at) == b"," { at + 1 } else { element(tokens, at, close)? };
+            }
+            Some(close + 1)
+        }
+        b"{" => {
+            let mut at = at + 1;
+            while at < close {
+                let key = tokens.at(at);
+                let is_key = is_word(key) && key != b"__proto__" || matches!(key, [b'"' | b'\'', ..]);
+                if !is_key || key.windows(9).any(|part| part == b"__proto__") || tokens.at(at + 1) != b":" {
+                    return None;
+                }
+                at = element(tokens, at + 2, close)?;
+                at += usize::from(tokens.at(at) == b",");
+            }
+            Some(close + 1)
+        }
+        _ => {
+            let is_part = |token: &[u8]| match token {
+                b"true" | b"false" | b"null" | b"undefined" => true,
+                [b'"' | b'\'' | b'0'..=b'9', ..] => true,
+                [sign] => b"+-*/%.<>&|^~()".contains(sign),
+                _ => false,
+            };
+            let length = (at..tokens.len()).take_while(|at| is_part(tokens.at(*at))).count();
+            (length > 0).then_some(at + length)
+        }
+    }
+}
+
+/// As [`literal`], in another one that ends at `close`.
+fn element(tokens: &Tokens<'_>, at: usize, close: usize) -> Option<usize> {
+    let end = literal(tokens, at)?;
+    (end == close || end < close && tokens.at(end) == b",").then_some(end)
+}
+
+/// Whether no call changes what is outside the functions, as far as that can be seen.
+fn can_be_kept(tokens: &Tokens<'_>, top: &Top<'_>) -> bool {
+    let is_top = |name: &[u8]| top.functions.contains(name) || top.constants.contains(name);
+    let is_left_alone = (0..tokens.len()).all(|at| {
+        let (token, next) = (tokens.at(at), tokens.at(at + 1));
+        match token {
+            // They reach variables without naming them.
+            b"eval" | b"with" | b"arguments" | b"$want" => false,
+            b"]" | b"}" if tokens.is_assigned_at(at + 1) => {
+                is_declaration(tokens.before(tokens.partner(at), 1))
+                    || token == b"]" && is_element(tokens, at)
+            }
+            b"for" => !matches!(tokens.at(at + 2), b"[" | b"{"),
+            _ if !tokens.is_variable(at) || !is_top(token) => true,
+            _ if top.declared.contains(&at) || is_declaration(tokens.before(at, 1)) => true,
+            _ if tokens.is_assigned_at(at + 1) || tokens.is_after_step(at) => false,
+            _ if tokens.before(at, 2) == b"for" => !matches!(next, b"of" | b"in"),
+            _ => !top.functions.contains(token) || !matches!(next, b"." | b"["),
+        }
+    });
+    is_left_alone && (!top.has_tables || writes::are_to_own_objects(tokens, &top.constants))
+}
+
+fn is_declaration(token: &[u8]) -> bool {
+    matches!(token, b"var" | b"let" | b"const")
+}
+
+/// Whether the bracket closes one that stands behind a value: an element, and not a list.
+fn is_element(tokens: &Tokens<'_>, at: usize) -> bool {
+    let before = tokens.before(tokens.partner(at), 1);
+    let is_keyword = matches!(
+        before,
+        b"return" | b"of" | b"in" | b"else" | b"do" | b"case" | b"typeof" | b"yield" | b"await"
+    ) || is_declaration(before);
+    !is_keyword && (is_word(before) || matches!(before, b")" | b"]"))
+}
+
+/// Whether a function, with all that is in it, may give a value to a variable that it does not declare.
+fn leaves_variables(tokens: &Tokens<'_>, code: Range<usize>) -> bool {
+    let blocks = blocks(tokens, &code);
+    let block_of = |at: usize| blocks.get(at - code.start).cloned().unwrap_or_default();
+    // Where each name surely means what was declared.
+    let mut declared: HashMap<&[u8], Vec<Range<usize>>> = HashMap::new();
+    let mut declare = |name, within: Range<usize>| {
+        let places = declared.entry(name).or_default();
+        if places.len() < MAX_DECLARED {
+            places.push(within);
+        }
+    };
+    for at in code.clone() {
+        // What `let` declares in the head of a loop ends with it.
+        if tokens.at(at) == b"var" || is_declaration(tokens.at(at)) && tokens.before(at, 1) != b"(" {
+            declare(tokens.at(at + 1), block_of(at));
+        }
+        if tokens.at(at) == b"function" {
+            let open = if tokens.at(at + 1) == b"(" { at + 1 } else { at + 2 };
+            let body = tokens.partner(open) + 1;
+            let names = tokens.group(open);
+            if names.iter().all(|name| is_word(name) || *name == b",") {
+                names.iter().for_each(|name| declare(name, body..tokens.partner(body)));
+            }
+        }
+    }
+    let is_own = |at: usize| {
+        let places = declared.get(tokens.at(at)).filter(|_| is_word(tokens.at(at)));
+        places.is_some_and(|places| places.iter().any(|within| within.contains(&at)))
+    };
+    code.clone().any(|at| match tokens.at(at) {
         b"this" | b"globalThis" | b"eval" | b"Function" | b"with" | b"constructor" => true,
-        b"for" if token(at + 1) == b"(" && matches!(token(at + 3), b"in" | b"of") => !is_own(token(at + 2)),
+        b"for" if tokens.at(at + 1) == b"(" && matches!(tokens.at(at + 3), b"in" | b"of") => !is_own(at + 2),
+        b"for" if matches!(tokens.at(at + 2), b"[" | b"{") => true,
         // The beginning or the end of another operator: those that change a variable look it up first.
-        b"=" if matches!(token(at + 1), b"=" | b">") => false,
-        b"=" if at > 0 && token(at - 1).len() == 1 && b"=!<>+-*/%&|^?".contains(&token(at - 1)[0]) => false,
-        b"=" if at > 0 && token(at - 1) == b"]" => !is_element(&tokens[..at]),
-        b"=" if at > 1 && (token(at - 2) == b"." || declares(token(at - 2))) => false,
-        b"=" => at == 0 || !is_own(token(at - 1)),
+        b"=" if matches!(tokens.at(at + 1), b"=" | b">") => false,
+        b"=" if matches!(tokens.before(at, 1), [sign] if b"=!<>+-*/%&|^?".contains(sign)) => false,
+        b"=" if matches!(tokens.before(at, 1), b"]" | b"}") => {
+            !is_declaration(tokens.before(tokens.partner(at - 1), 1))
+                && (tokens.before(at, 1) == b"}" || !is_element(tokens, at - 1))
+        }
+        b"=" if tokens.before(at, 2) == b"." || is_declaration(tokens.before(at, 2)) => false,
+        b"=" => !is_own(at - 1),
         _ => false,
     })
 }
 
-fn is_word(token: &[u8]) -> bool {
-    token.first().is_some_and(is_part_of_word)
-}
-
-fn is_part_of_word(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_$".contains(byte) || !byte.is_ascii()
-}
-
-/// Whether the bracket at the end closes one that stands behind a value: an element, and not a list of variables.
-fn is_element(tokens: &[&[u8]]) -> bool {
-    let mut depth = 0_usize;
-    for (at, token) in tokens.iter().enumerate().rev() {
-        match *token {
-            b"]" => depth += 1,
-            b"[" => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            let before = at.checked_sub(1).and_then(|at| tokens.get(at)).copied().unwrap_or_default();
-            let is_keyword =
-                matches!(before, b"return" | b"of" | b"in" | b"else" | b"do" | b"case" | b"typeof");
-            return !is_keyword && (is_word(before) || matches!(before, b")" | b"]"));
-        }
-    }
-    false
-}
-
-/// Templates within templates.
-const MAX_DEPTH: u8 = 16;
-
-struct Scan<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// The last byte that is neither white space nor part of a comment.
-    before: u8,
-    /// Templates around.
-    depth: u8,
-}
-
-impl<'a> Scan<'a> {
-    /// Names of the functions and all of each; None where something else stands beside them, or may.
-    fn functions(&mut self) -> Option<Vec<(&'a str, &'a str)>> {
-        let mut functions = Vec::new();
-        loop {
-            self.blank()?;
-            match self.peek() {
-                None => return Some(functions),
-                Some(b';') => self.at += 1,
-                Some(b'"' | b'\'') if functions.is_empty() => self.text()?,
-                Some(_) => {
-                    let begin = self.at;
-                    let rest = self.bytes.get(self.at..)?.strip_prefix(b"function")?;
-                    rest.first().filter(|b| b.is_ascii_whitespace())?;
-                    self.at += b"function".len();
-                    self.blank()?;
-                    let name = self.word();
-                    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-                    self.blank()?;
-                    self.group(b'(')?;
-                    self.blank()?;
-                    self.group(b'{')?;
-                    functions.push((name, std::str::from_utf8(self.bytes.get(begin..self.at)?).ok()?));
-                }
+/// For each token of the function the innermost braces around it. What `var` declares is seen further; less is never wrong.
+fn blocks(tokens: &Tokens<'_>, code: &Range<usize>) -> Vec<Range<usize>> {
+    let mut open: Vec<Range<usize>> = Vec::new();
+    code.clone()
+        .map(|at| {
+            match tokens.at(at) {
+                b"{" => open.push(at..tokens.partner(at)),
+                b"}" => drop(open.pop()),
+                _ => {}
             }
-        }
-    }
-
-    /// Words and signs, and text as one; None where there is a doubt.
-    fn tokens(&mut self) -> Option<Vec<&'a [u8]>> {
-        let mut tokens = Vec::new();
-        loop {
-            self.blank()?;
-            let Some(byte) = self.peek() else { return Some(tokens) };
-            let begin = self.at;
-            match byte {
-                b'"' | b'\'' => self.text()?,
-                b'`' => {
-                    self.template()?;
-                    // It may have code in it.
-                    if self.bytes.get(begin..self.at)?.contains(&b'=') {
-                        return None;
-                    }
-                }
-                b'/' => self.slash()?,
-                _ if is_part_of_word(&byte) => {
-                    let rest = self.bytes.get(begin..)?;
-                    self.at += rest.iter().take_while(|b| is_part_of_word(b)).count();
-                }
-                _ => self.at += 1,
-            }
-            self.before = *self.bytes.get(self.at - 1)?;
-            tokens.push(self.bytes.get(begin..self.at)?);
-        }
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn word(&mut self) -> &'a [u8] {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let length = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || b"_$".contains(b)).count();
-        self.at += length;
-        &rest[..length]
-    }
-
-    /// White space and comments.
-    fn blank(&mut self) -> Option<()> {
-        loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            self.at += match rest {
-                [b, ..] if b.is_ascii_whitespace() => 1,
-                [b'/', b'/', ..] => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
-                [b'/', b'*', ..] => rest.windows(2).skip(2).position(|pair| pair == b"*/")? + 4,
-                _ => return Some(()),
-            };
-        }
-    }
-
-    /// All from this bracket to the one that closes it.
-    fn group(&mut self, open: u8) -> Option<()> {
-        if self.peek() != Some(open) {
-            return None;
-        }
-        let mut open = Vec::new();
-        loop {
-            self.blank()?;
-            let byte = self.peek()?;
-            match byte {
-                b'(' | b'[' | b'{' => {
-                    open.push(byte);
-                    self.at += 1;
-                }
-                b')' | b']' | b'}' => {
-                    let is_pair = matches!((open.pop()?, byte), (b'(', b')') | (b'[', b']') | (b'{', b'}'));
-                    self.at += 1;
-                    if !is_pair || open.is_empty() {
-                        self.before = byte;
-                        return is_pair.then_some(());
-                    }
-                }
-                b'"' | b'\'' => self.text()?,
-                b'`' => self.template()?,
-                b'/' => self.slash()?,
-                _ => self.at += 1,
-            }
-            self.before = byte;
-        }
-    }
-
-    fn text(&mut self) -> Option<()> {
-        let quote = self.peek()?;
-        self.at += 1;
-        loop {
-            match self.peek()? {
-                b'\\' => self.at += 2,
-                b'\n' => return None,
-                byte => {
-                    self.at += 1;
-                    if byte == quote {
-                        return Some(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// A template, which may have code in it, and this templates again.
-    fn template(&mut self) -> Option<()> {
-        self.depth += 1;
-        self.at += 1;
-        loop {
-            match self.bytes.get(self.at..).unwrap_or_default() {
-                [b'\\', ..] => self.at += 2,
-                [b'$', b'{', ..] if self.depth < MAX_DEPTH => {
-                    self.at += 1;
-                    self.group(b'{')?;
-                }
-                [b'$', b'{', ..] | [] => return None,
-                [b'`', ..] => {
-                    self.at += 1;
-                    self.depth -= 1;
-                    return Some(());
-                }
-                _ => self.at += 1,
-            }
-        }
-    }
-
-    /// A division. What may begin a regular expression, which may have any brackets in it, is a doubt.
-    fn slash(&mut self) -> Option<()> {
-        let is_after_value = self.before.is_ascii_alphanumeric() || b"_$)]".contains(&self.before);
-        let is_after_keyword = [&b"return"[..], b"typeof", b"case", b"of", b"in"]
-            .iter()
-            .any(|word| self.bytes[..self.at].trim_ascii_end().ends_with(word));
-        self.at += 1;
-        (is_after_value && !is_after_keyword).then_some(())
-    }
+            open.last().cloned().unwrap_or_default()
+        })
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn functions_alone_are_known() {
-        for source in [
-            "",
-            "'use strict'; function decodeUplink(input) { return { data: input.bytes[0] / 2 }; }",
-            "// a comment {\nfunction a(x, y = {}) { /* } */ return \"}\" + '\\'{' }\n\n;function b() { return a(1) / 2 / 3 }",
-            "function a(x) { return `{ ${ x + `}` } \\``; }",
-            "/** {@link x} */ function a() {} // the end",
-        ] {
-            assert!(is_functions_alone(source), "{source}");
-        }
-    }
-
-    #[test]
-    fn whatever_else_there_is_is_a_doubt() {
-        for source in [
-            "var x = {}; function a() { x.y = 1 }",
-            "function a() {} var x = 1",
-            "function a() {} a.count = 1",
-            "function a() { a.count = 1 }",
-            "function a() { a['count'] = 1 }",
-            "function a() { a = 1 }",
-            "const a = () => {}",
-            "x = 1",
-            "function a() {",
-            "function a() { return /[{]/.test(x) } var x",
-            "function a() { return `${ x } }",
-            "function a() { return `${ `} }",
-            "function a() { (] }",
-            "function a() { \"\n }",
-            "function () {}",
-            "async function a() {}",
-            "class A {}",
-            "{ function a() {} }",
-            "/* never closed",
-        ] {
-            assert!(!is_functions_alone(source), "{source}");
-        }
-    }
-
-    #[test]
-    fn a_function_that_declares_all_its_variables_leaves_none() {
-        for body in [
-            "var a = b[0]; let c; c = a; const d = {}; d.e = 1; d['f'] = 2; b[0] = 3; g(b)[0] = 4; return d;",
-            "for (var i = 0; i < b.length; i++) { i += 2; if (i == 3 || i != 4 || i <= 5 || i >= 6 || i === 7) {} }",
-            "for (const k in b) { b = k; } /* x = 1 */",
-            "var s = 'x = 1'; return b.map(v => v * 2);",
-            "function inner(x, y) { y = x; }",
-            "var x; x = `${b.length} bytes`",
-        ] {
-            let source = format!("function a(b) {{ {body} }}");
-            assert!(!may_leave_variables(&source), "{source}");
-        }
-        assert!(!may_leave_variables(include_str!("../../../etc/codecs/climate.js")));
-    }
-
-    #[test]
-    fn what_nobody_has_declared_may_stay() {
-        for body in [
-            "x = 1",
-            "var y = 0; y = x = 1",
-            "for (i = 0;;) {}",
-            "for (k in b) {}",
-            "for (k of b) {}",
-            "[x] = b",
-            "return [x, y] = b",
-            "({x} = b)",
-            "this.x = 1",
-            "globalThis['x'] = 1",
-            "eval('x = 1')",
-            "`${x = 1}`",
-            "/* var x */ x = 1",
-            "var s = 'var x'; x = 1",
-            "x\n=\n1",
-            "b.x = y = 1",
-            "x \u{3d} 1",
-        ] {
-            let source = format!("function a(b) {{ {body} }}");
-            assert!(may_leave_variables(&source), "{source}");
-        }
-        assert!(may_leave_variables("var all; function a() {}"));
-        assert!(may_leave_variables("function a() { var x; } function b() { x = 1; }"), "another one's");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_text_makes_a_panic(text in "(function |[ a$(){}\\[\\]'\"/*\\\\\n`;=.é])*") {
-            is_functions_alone(&text);
-            may_leave_variables(&text);
-            leaves_variables(&text);
-        }
-    }
-}
+mod tests;

@@ -237,10 +237,55 @@ fn what_is_declared_outside_functions_is_new_in_each_call() {
 }
 
 #[test]
+fn constants_and_functions_are_kept_and_no_call_can_change_them() {
+    let program = |body: &str| {
+        load(&format!(
+            "const TABLE = {{ list: [1, {{ n: 2 }}], 'a b': -1.5 }}, NAME = 'x';
+            var helper = function (x) {{ return x * 2; }};
+            function decodeUplink(input) {{ var b = input.bytes[0], s = 't', f = helper; {body} }}"
+        ))
+    };
+    let mut reads = program("return { data: { b, t: TABLE, n: NAME, h: helper(TABLE.list[1].n) } };");
+    assert!(reads.survey.kept.is_some());
+    for b in [1, 2] {
+        let data = call(&mut reads, Called::DecodeUplink, &[b]);
+        let expected = format!(
+            "{{\"data\":{{\"b\":{b},\"t\":{{\"list\":[1,{{\"n\":2}}],\"a b\":-1.5}},\"n\":\"x\",\"h\":4}}}}"
+        );
+        assert_eq!(data, Ok(expected));
+    }
+    // What the survey cannot see.
+    for change in [
+        "TABLE.toString.constructor(s, s + '.x = ' + b)(TABLE); var x = TABLE.x;",
+        "TABLE.toString.constructor(s, s + '.x = ' + b)(TABLE.list[1]); var x = TABLE.list[1].x;",
+        "TABLE.toString.constructor(s, s + '.x = ' + b)(f); var x = f.x;",
+        "TABLE.toString.constructor(s, s + '.x = ' + b)(f.prototype); var x = f.prototype.x;",
+        "TABLE.toString.constructor(s, s + '.x = ' + b)(decodeUplink.prototype); var x = decodeUplink.prototype.x;",
+    ] {
+        let mut changes = program(&format!("{change} return {{ data: {{ x: x || 0 }} }};"));
+        for b in [1, 2] {
+            let data = call(&mut changes, Called::DecodeUplink, &[b]);
+            let is_before = change.contains("decodeUplink");
+            let expected = if is_before { b } else { 0 };
+            assert_eq!(data, Ok(format!("{{\"data\":{{\"x\":{expected}}}}}")), "{change}");
+        }
+    }
+    let mut changed = program("TABLE.list.push(b); return { data: TABLE.list };");
+    for b in [1, 2] {
+        let data = call(&mut changed, Called::DecodeUplink, &[b]);
+        assert_eq!(data, Ok(format!("{{\"data\":[1,{{\"n\":2}},{b}]}}")));
+    }
+}
+
+#[test]
 fn a_variable_that_a_script_forgot_to_declare_is_gone_after_the_call() {
     for source in [
         "function Decoder(b) { if (b[0] > 0) { t = b[0]; } return { t: typeof t === 'undefined' ? null : t }; }",
         "function Decoder(b) { for (i of b) { this.t = i; } return { t: globalThis.t || null }; }",
+        "function Decoder(b) { function f(t) { return t } if (b[0]) t = b[0]; return { t: typeof t == 'undefined' ? null : t } }",
+        "function Decoder(b) { if (b[0]) Object.defineProperty(globalThis, 't', { value: b[0], configurable: true });
+            return { t: globalThis.t || null } }",
+        "function t() { return null } function Decoder(b) { if (b[0]) t=b[0]; return { t: t > 0 ? t : null } }",
         "var all = []; function Decoder(b) { all.push(b[0] || 0); t = globalThis.t || all[0]; return { t: t || null }; }",
     ] {
         let mut program = load(source);
