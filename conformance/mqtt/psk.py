@@ -185,6 +185,8 @@ class Bans(unittest.TestCase):
                     held = harness.until(lambda: server.items("bans", "list"), "a ban")
                     self.assertEqual([(ban["kind"], ban["value"]) for ban in held], [("address", "127.0.0.1")])
                     self.put(scheme, port, "dev", KEY.decode(), "4.01")
+                    told = [line for line in server.said().splitlines() if "the pre-shared key is another" in line]
+                    self.assertTrue(told and all("listener=keys" in line and "127.0.0.1" in line for line in told), server.said())
 
     def put(self, scheme, port, identity, key, said):
         done = subprocess.run(["coap-client-openssl", "-m", "put", "-e", "x", "-B", "2", "-u", identity, "-k", key,

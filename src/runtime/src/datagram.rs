@@ -162,6 +162,10 @@ impl Datagrams {
             secure.receive(now, address, bytes);
             if secure.has_refused() {
                 self.desk.house.auth.handshake_failed(now, address.ip());
+                if self.desk.may_complain(now, address) {
+                    let listener = &self.table.port.facts.name;
+                    tracing::info!(%address, %listener, "DTLS: the pre-shared key is another, or nobody has the identity");
+                }
             }
             return self.happened(now, local);
         }

@@ -111,6 +111,11 @@ impl Desk {
             && client.session.as_ref().is_none_or(|s| self.house.traces.has(s.client_id()))
     }
 
+    /// Whether there may be a line in the log about this address now: one a minute.
+    pub fn may_complain(&mut self, now: Now, address: SocketAddr) -> bool {
+        self.complaints.may(now.instant, address.ip())
+    }
+
     /// Lets the router do what is due: delayed messages and wills, expiry.
     pub fn router_timeout(&mut self, now: Now) {
         if self.house.router.next_timeout().is_some_and(|at| at <= now.instant) {
@@ -337,7 +342,7 @@ impl Desk {
             Action::Close(peer, why) => {
                 if why == Close::NoCodec
                     && let Some(facts) = peers.facts(peer)
-                    && self.complaints.may(now.instant, facts.address.ip())
+                    && self.may_complain(now, facts.address)
                 {
                     let listener = &facts.listener.name;
                     tracing::warn!(address = %facts.address, %listener, "the codec of this listener is not there");
@@ -348,7 +353,7 @@ impl Desk {
                 self.house.metrics.dropped(why);
                 if why == gateway::Drop::Malformed
                     && let Some(facts) = peers.facts(peer)
-                    && self.complaints.may(now.instant, facts.address.ip())
+                    && self.may_complain(now, facts.address)
                 {
                     let listener = &facts.listener.name;
                     tracing::info!(address = %facts.address, %listener, "what came is no message of the protocol");

@@ -444,7 +444,16 @@ impl Streams {
         self.touch(slot);
         self.keep_rest(slot, chunk);
         if let Err(why) = result {
+            self.tell_psk(now, slot, why);
             self.begin_close(now, slot, why);
+        }
+    }
+
+    fn tell_psk(&mut self, now: Now, slot: u32, why: Close) {
+        let Some(conn) = self.conns.get(slot as usize) else { return };
+        if matches!(why, Close::PskIdentity | Close::PskKey) && self.desk.may_complain(now, conn.address) {
+            let (address, listener) = (conn.address, &conn.port.facts.name);
+            tracing::info!(%address, %listener, why = why.label(), "TLS: the pre-shared key is another, or nobody has the identity");
         }
     }
 

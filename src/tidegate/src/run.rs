@@ -71,8 +71,13 @@ fn apply(old: &Settings, new: &Settings, house: &House, log: &LogHandle) {
     tracing::info!("configuration read again");
 }
 
-/// Says who can come in while there are no users, and what to do about it.
+/// Says who can come in while there are no users or no ports, and what to do about it.
 fn welcome(settings: &Settings, auth: &Auth) {
+    if settings.gates.is_empty() {
+        tracing::warn!(
+            "no listener is configured: nobody can connect; one is [mqtt.listeners.tcp] with bind = \"[::]:1883\""
+        );
+    }
     if auth.has_users() {
         return;
     }

@@ -356,6 +356,11 @@ fn a_hangup_applies_what_it_can_and_names_the_rest() {
 }
 
 #[test]
+fn a_gateway_that_listens_nowhere_says_so() {
+    assert!(Running::start("").log().contains("no listener is configured"));
+}
+
+#[test]
 fn the_first_start_says_how_to_make_a_user() {
     let running = Running::start("[mqtt.listeners.tcp]\nbind = \"127.0.0.1:0\"\n");
     assert!(running.log().contains("tidegate passwd etc/passwd alice"), "{}", running.log());
@@ -366,13 +371,17 @@ struct Device(std::net::TcpStream);
 
 impl Device {
     fn connect(port: u16) -> Device {
+        let mut device = Device::begin(port);
+        assert_eq!(device.packet()[0], 0x20);
+        device
+    }
+
+    fn begin(port: u16) -> Device {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         // CONNECT: protocol MQTT, version 5, clean start, keep-alive 60 s, no properties, client id "c".
         stream.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c").unwrap();
-        let mut device = Device(stream);
-        assert_eq!(device.packet()[0], 0x20);
-        device
+        Device(stream)
     }
 
     fn packet(&mut self) -> Vec<u8> {
@@ -390,6 +399,22 @@ impl Device {
         assert_eq!((answer[0], &answer[2..4]), (0x40, &[0, 7][..]));
         answer.get(4).copied().unwrap_or(0)
     }
+}
+
+#[test]
+fn a_refused_login_is_in_the_log_once_a_minute() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listener = format!("bind = \"127.0.0.1:{port}\"\nanonymous = \"never\"");
+    let mut running = Running::start(&format!("[mqtt.listeners.plant]\n{listener}\n"));
+    for _ in 0..2 {
+        assert_eq!(Device::begin(port).packet()[3], 0x87, "not authorised");
+    }
+    running.until("it is told", |r| r.log().contains("login refused"));
+    let log = running.log();
+    let told: Vec<&str> = log.lines().filter(|l| l.contains("login refused")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("INFO"), "{log}");
+    assert!(told[0].ends_with(r#"listener=plant client_id="c" why="not_authorised""#), "{log}");
 }
 
 #[test]

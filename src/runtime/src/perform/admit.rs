@@ -51,7 +51,7 @@ impl Desk {
         if connect.client_id.is_empty() {
             let own = self.house.auth.client_id(&facts, port.rules()).map(|id| Box::from(&*id));
             let Some(id) = own.or_else(assigned_client_id) else {
-                return Some(self.refuse(peers, peer, Refusal::ServerBusy));
+                return Some(self.refuse(now, peers, peer, "", Refusal::ServerBusy));
             };
             connect.client_id = id;
         }
@@ -67,7 +67,7 @@ impl Desk {
             let known = self.house.router.known(&port.facts.namespace, &connect.client_id, TOKEN);
             return Some(match self.house.auth.resume(now, &attempt, token, known) {
                 Ok(grant) => self.admit(now, peers, peer, connect, grant),
-                Err(why) => self.refuse(peers, peer, why),
+                Err(why) => self.refuse(now, peers, peer, &connect.client_id, why),
             });
         }
         if let Some((method, data)) = &connect.method {
@@ -77,14 +77,14 @@ impl Desk {
                     let connect = std::mem::replace(connect, empty_connect());
                     self.step(now, peers, peer, exchange, Some(connect), &data)
                 }
-                Err(why) => self.refuse(peers, peer, why),
+                Err(why) => self.refuse(now, peers, peer, &connect.client_id, why),
             });
         }
         match self.house.auth.check(now, &attempt) {
             Verdict::Allow(grant) => Some(self.admit(now, peers, peer, connect, grant)),
-            Verdict::Deny(why) => Some(self.refuse(peers, peer, why)),
+            Verdict::Deny(why) => Some(self.refuse(now, peers, peer, &connect.client_id, why)),
             Verdict::Work(_) if !self.house.begin_login() => {
-                Some(self.refuse(peers, peer, Refusal::ServerBusy))
+                Some(self.refuse(now, peers, peer, &connect.client_id, Refusal::ServerBusy))
             }
             Verdict::Work(job) => {
                 let connect = std::mem::replace(connect, empty_connect());
@@ -122,7 +122,7 @@ impl Desk {
         self.drop_empty_extra(client);
         let answer = match result {
             Ok(grant) => self.admit(now, peers, peer, &mut connect, grant),
-            Err(why) => self.refuse(peers, peer, why),
+            Err(why) => self.refuse(now, peers, peer, &connect.client_id, why),
         };
         self.answer(now, peers, machine, out, peer, ticket, answer);
         self.perform(now, peers, machine, out);
@@ -145,7 +145,10 @@ impl Desk {
                 }
                 Answer::Challenge(data)
             }
-            Step::Deny(why) => self.refuse(peers, peer, why),
+            Step::Deny(why) => {
+                let client_id = connect.map(|c| c.client_id).unwrap_or_default();
+                self.refuse(now, peers, peer, &client_id, why)
+            }
             Step::Done(grant, data) => {
                 let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
                 let Some(mut connect) = connect else {
@@ -186,14 +189,27 @@ impl Desk {
         };
         match self.house.auth.exchange(now, method, &attempt) {
             Ok(exchange) => self.step(now, peers, peer, exchange, None, data),
-            Err(why) => self.refuse(peers, peer, why),
+            Err(why) => self.refuse(now, peers, peer, session.client_id(), why),
         }
     }
 
-    pub(super) fn refuse<P: Peers>(&mut self, peers: &mut P, peer: Peer, why: Refusal) -> Answer {
+    /// Not the user name: there are devices whose secret it is.
+    fn refuse<P: Peers>(
+        &mut self,
+        now: Now,
+        peers: &mut P,
+        peer: Peer,
+        client_id: &str,
+        why: Refusal,
+    ) -> Answer {
         self.house.metrics.login_refused(why);
         if let Some(facts) = peers.facts(peer) {
-            tracing::debug!(address = %facts.address, listener = %facts.listener.name, ?why, "login refused");
+            let (why, listener) = (crate::metrics::label(why), &facts.listener.name);
+            if self.may_complain(now, facts.address) {
+                tracing::info!(address = %facts.address, %listener, client_id, why, "login refused");
+            } else {
+                tracing::debug!(address = %facts.address, %listener, client_id, why, "login refused");
+            }
         }
         Answer::Refused(why)
     }
@@ -212,13 +228,13 @@ impl Desk {
             return Answer::Refused(Refusal::ClientId);
         };
         if connect.will.as_ref().is_some_and(|w| !self.may_leave(&grant, &mount, &w.message)) {
-            return self.refuse(peers, peer, Refusal::NotAuthorised);
+            return self.refuse(now, peers, peer, &connect.client_id, Refusal::NotAuthorised);
         }
         // Who only borrows the name must not end a session that is held by a token.
         if connect.is_transient
             && self.house.router.known(&port.facts.namespace, &connect.client_id, TOKEN).is_some()
         {
-            return self.refuse(peers, peer, Refusal::NotOwner);
+            return self.refuse(now, peers, peer, &connect.client_id, Refusal::NotOwner);
         }
         if let Some(only_if) = &connect.only_if {
             let (router, namespace) = (&self.house.router, &port.facts.namespace);
@@ -237,7 +253,7 @@ impl Desk {
         let is_anothers = client.grant.as_ref().is_some_and(|g| g.principal() != grant.principal());
         let same = client.session.as_ref().is_some_and(is_same);
         if same && is_anothers && !client.is_transient {
-            return self.refuse(peers, peer, Refusal::NotOwner);
+            return self.refuse(now, peers, peer, &connect.client_id, Refusal::NotOwner);
         }
         if same {
             self.leave(now, peers, peer);
@@ -249,7 +265,7 @@ impl Desk {
         let open = Open { connect, namespace: &port.facts.namespace, principal, username, mount };
         let opened = match self.house.router.connect(now, at, open, &mut self.matches, &mut self.post) {
             Ok(opened) => opened,
-            Err(why) => return self.refuse(peers, peer, why),
+            Err(why) => return self.refuse(now, peers, peer, &client_id, why),
         };
         self.leave(now, peers, peer);
         let Some(client) = peers.client(peer) else { return Answer::Refused(Refusal::Internal) };
