@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -32,7 +33,8 @@ HOUSE = HERE.parent
 HOST = "127.0.0.1"
 USERS = {"alice": "secret of alice", "bob": "secret of bob"}
 # Where the clients were installed by conformance/install.
-TOOLS = pathlib.Path(os.environ.get("TIDEGATE_TOOLS", "/var/tmp/tidegate-tools"))
+# conformance/install lays them beside the Python that runs this.
+TOOLS = pathlib.Path(os.environ.get("TIDEGATE_TOOLS", pathlib.Path(sys.prefix).parent))
 
 
 def free_port():

@@ -22,7 +22,7 @@ use crate::client::Pace;
 use crate::house::{House, Port};
 use crate::listen::canonical;
 use crate::mailbox::Mail;
-use crate::perform::{Desk, Peers};
+use crate::perform::{Desk, Peers, Turn};
 use secure::Secure;
 use table::{Table, Way};
 
@@ -230,16 +230,20 @@ impl Datagrams {
         flow
     }
 
+    fn work<R>(&mut self, now: Now, call: impl FnOnce(&mut Desk, &mut Turn<'_, Table>) -> R) -> R {
+        let turn = &mut Turn { now, peers: &mut self.table, machine: &mut *self.machine, out: &mut self.out };
+        call(&mut self.desk, turn)
+    }
+
     fn perform(&mut self, now: Now) {
-        self.desk.perform(now, &mut self.table, &mut *self.machine, &mut self.out);
+        self.work(now, |desk, turn| desk.perform(turn));
     }
 
     fn mail(&mut self, now: Now, mail: Mail) {
         match mail {
             Mail::Signal(peer, signal) => self.signal(now, peer, signal),
             Mail::Verdict(peer, ticket, result) => {
-                let (table, machine) = (&mut self.table, &mut *self.machine);
-                self.desk.verdict(now, table, machine, &mut self.out, peer, ticket, result);
+                self.work(now, |desk, turn| desk.verdict(turn, peer, ticket, result));
             }
             Mail::Describe(peer, answer) => {
                 let Some(entry) = self.table.peek(peer) else { return };
@@ -259,12 +263,10 @@ impl Datagrams {
                 let _ = answer.send(peers.iter().map(transport).collect());
             }
             Mail::Command(peer, request, answer) => {
-                let (table, machine) = (&mut self.table, &mut *self.machine);
-                self.desk.command(now, table, machine, &mut self.out, peer, &request, answer);
+                self.work(now, |desk, turn| desk.command(turn, peer, &request, answer));
             }
             Mail::Called(peer, ticket, results) => {
-                let (table, machine) = (&mut self.table, &mut *self.machine);
-                self.desk.called(now, table, machine, &mut self.out, (peer, ticket), results);
+                self.work(now, |desk, turn| desk.called(turn, (peer, ticket), results));
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
             Mail::Regrant => {
@@ -297,7 +299,7 @@ impl Datagrams {
             Signal::Ready => self.table.ready(peer),
             Signal::Stop(why) => self.stop(now, peer, why),
             Signal::Fast(fast) => {
-                self.desk.fast(now, peer, &fast, &mut *self.machine, &mut self.out);
+                self.work(now, |desk, turn| desk.fast(turn, peer, &fast));
                 self.perform(now);
             }
         }
@@ -314,7 +316,7 @@ impl Datagrams {
     fn turn(&mut self, now: Now) {
         while let Some(held) = self.desk.next_written() {
             if self.table.peek(held.peer).is_some() {
-                self.desk.written(now, &mut self.table, &mut *self.machine, &mut self.out, held);
+                self.work(now, |desk, turn| desk.written(turn, held));
             }
         }
         self.desk.router_timeout(now);
@@ -380,7 +382,7 @@ impl Datagrams {
         let Some(session) = entry.client.session.clone() else { return };
         self.out.is_traced = self.desk.is_traced(&entry.client);
         let more = match entry.client.pace {
-            Pace::Free => self.desk.drain(now, peer, &session, &mut *self.machine, &mut self.out, BUFFER),
+            Pace::Free => self.work(now, |desk, turn| desk.drain(turn, peer, &session, BUFFER)),
             Pace::Held => return,
             Pace::Wanted => {
                 entry.client.pace = Pace::Held;
@@ -399,7 +401,7 @@ impl Datagrams {
 
     /// Hands over one delivery, or says that none is there and remembers that one is wanted.
     fn one(&mut self, now: Now, peer: Peer, session: &Session) {
-        if self.desk.drain(now, peer, session, &mut *self.machine, &mut self.out, 0) {
+        if self.work(now, |desk, turn| desk.drain(turn, peer, session, 0)) {
             return;
         }
         if let Some(client) = self.table.client(peer) {

@@ -84,6 +84,29 @@ const LOOKED_AT: usize = 64;
 /// Answers of one client that wait for the store before no more is read from it.
 pub const MOST_HELD: u32 = 4096;
 
+/// A call of a machine: when it is, whom it may be about, and where what it asks for goes.
+pub struct Turn<'a, P> {
+    /// Now.
+    pub now: Now,
+    /// The conversations that the machine has.
+    pub peers: &'a mut P,
+    /// The machine.
+    pub machine: &'a mut dyn Gateway,
+    /// What it asks for.
+    pub out: &'a mut Outbox,
+}
+
+impl<P: Peers> Turn<'_, P> {
+    fn session(&mut self, peer: Peer) -> Option<&Arc<Session>> {
+        self.peers.client(peer)?.session.as_ref()
+    }
+
+    fn reply(&mut self, peer: Peer, ticket: Ticket, answer: Answer) {
+        self.machine.reply(self.now, peer, ticket, answer, self.out);
+        self.peers.replied(peer);
+    }
+}
+
 impl Desk {
     /// An empty desk for driver `id`.
     pub fn new(house: Arc<House>, id: u16) -> Desk {
@@ -124,17 +147,11 @@ impl Desk {
     }
 
     /// Carries out all actions of `out`, and those that their answers bring.
-    pub fn perform<P: Peers>(
-        &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
-    ) {
-        while !out.actions.is_empty() {
-            let mut actions = std::mem::replace(&mut out.actions, std::mem::take(&mut self.spare));
+    pub fn perform<P: Peers>(&mut self, turn: &mut Turn<'_, P>) {
+        while !turn.out.actions.is_empty() {
+            let mut actions = std::mem::replace(&mut turn.out.actions, std::mem::take(&mut self.spare));
             for action in actions.drain(..) {
-                self.act(now, peers, machine, out, action);
+                self.act(turn, action);
             }
             self.spare = actions;
         }
@@ -142,22 +159,12 @@ impl Desk {
 
     /// Hands an answer to its machine, or keeps it until the store has written what it says. Answers to one peer keep
     /// their order.
-    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and the answer")]
-    fn answer<P: Peers>(
-        &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
-        peer: Peer,
-        ticket: Ticket,
-        answer: Answer,
-    ) {
+    fn answer<P: Peers>(&mut self, turn: &mut Turn<'_, P>, peer: Peer, ticket: Ticket, answer: Answer) {
         let batch = std::mem::take(&mut self.post.wait);
         // Publishers that outrun the disk are held back by their acknowledgements.
         let must_wait = |s: &Arc<Store>| (self.house.is_sync || s.is_behind()) && batch > s.durable();
         if let Some(store) = &self.house.store
-            && let Some(client) = peers.client(peer)
+            && let Some(client) = turn.peers.client(peer)
             && (client.held > 0 || must_wait(store))
         {
             client.held += 1;
@@ -168,7 +175,7 @@ impl Desk {
             self.held.push_back(Held { batch, peer, ticket, answer, is_out: false });
             return;
         }
-        reply(now, peers, machine, out, peer, ticket, answer);
+        turn.reply(peer, ticket, answer);
     }
 
     /// Whether an answer waits no longer.
@@ -201,187 +208,164 @@ impl Desk {
     }
 
     /// Hands over an answer that waited.
-    pub fn written<P: Peers>(
-        &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
-        held: Held,
-    ) {
+    pub fn written<P: Peers>(&mut self, turn: &mut Turn<'_, P>, held: Held) {
         let Held { peer, ticket, answer, is_out, .. } = held;
-        let Some(client) = peers.client(peer) else { return };
+        let Some(client) = turn.peers.client(peer) else { return };
         client.held = client.held.saturating_sub(1);
         if is_out && let Some(session) = client.session.take() {
             // It never was in: nothing is published for it (MQTT 5.0, 3.1.2.5).
             let at = self.at(peer);
             let (matches, post) = (&mut self.matches, &mut self.post);
-            self.house.router.disconnect(now, &session, at, false, None, matches, post);
-            self.left(now, peers, peer, &session, Close::QuotaExceeded);
+            self.house.router.disconnect(turn.now, &session, at, false, None, matches, post);
+            self.left(turn.now, turn.peers, peer, &session, Close::QuotaExceeded);
         }
-        let Some(client) = peers.client(peer) else { return };
+        let Some(client) = turn.peers.client(peer) else { return };
         let is_opened = matches!(answer, Answer::Connected(_));
         client.is_opening &= !is_opened;
-        reply(now, peers, machine, out, peer, ticket, answer);
+        turn.reply(peer, ticket, answer);
         if is_opened {
-            peers.ready(peer);
+            turn.peers.ready(peer);
         }
-        self.perform(now, peers, machine, out);
+        self.perform(turn);
     }
 
-    fn act<P: Peers>(
-        &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
-        action: Action,
-    ) {
+    fn act<P: Peers>(&mut self, turn: &mut Turn<'_, P>, action: Action) {
+        let now = turn.now;
         self.post.wait = 0;
         match action {
-            Action::Publish(peer, publish) => self.publish(now, peers, machine, out, peer, publish),
+            Action::Publish(peer, publish) => self.publish(turn, peer, publish),
             Action::Settle(peer, id, how) => {
-                if let Some(session) = session(peers, peer) {
+                if let Some(session) = turn.session(peer) {
                     self.house.router.settle(now, session, id, how, &mut self.post);
                 }
             }
             Action::Receive(peer, ticket, id) => {
                 let known =
-                    session(peers, peer).is_some_and(|s| self.house.router.receive(s, id, &mut self.post));
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known));
+                    turn.session(peer).is_some_and(|s| self.house.router.receive(s, id, &mut self.post));
+                self.answer(turn, peer, ticket, Answer::Known(known));
             }
             Action::Release(peer, ticket, id) => {
                 let known =
-                    session(peers, peer).is_some_and(|s| self.house.router.release(s, id, &mut self.post));
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Known(known));
+                    turn.session(peer).is_some_and(|s| self.house.router.release(s, id, &mut self.post));
+                self.answer(turn, peer, ticket, Answer::Known(known));
             }
             Action::Subscribe(peer, ticket, list) => {
-                let results = list.into_iter().map(|s| self.subscribe(now, peers, peer, s)).collect();
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Subscribed(results));
+                let results = list.into_iter().map(|s| self.subscribe(now, turn.peers, peer, s)).collect();
+                self.answer(turn, peer, ticket, Answer::Subscribed(results));
             }
             Action::Unsubscribe(peer, ticket, list) => {
-                let session = session(peers, peer);
+                let session = turn.session(peer);
                 let mut leave = |f: &Filter| match session {
                     Some(s) => self.house.router.unsubscribe(s, f, &mut self.post),
                     None => Err(Refusal::NoSession),
                 };
                 let results = list.iter().map(&mut leave).collect();
-                self.answer(now, peers, machine, out, peer, ticket, Answer::Unsubscribed(results));
+                self.answer(turn, peer, ticket, Answer::Unsubscribed(results));
             }
-            Action::Connect(peer, ticket, connect) => {
-                self.connect(now, peers, machine, out, peer, ticket, connect)
-            }
+            Action::Connect(peer, ticket, connect) => self.connect(turn, peer, ticket, connect),
             Action::Exchange(peer, ticket, data) => {
-                let answer = match peers.client(peer).and_then(|c| c.extra.as_mut()?.exchange.take()) {
-                    Some((exchange, connect)) => self.step(now, peers, peer, exchange, connect, &data),
+                let answer = match turn.peers.client(peer).and_then(|c| c.extra.as_mut()?.exchange.take()) {
+                    Some((exchange, connect)) => self.step(now, turn.peers, peer, exchange, connect, &data),
                     None => Answer::Refused(Refusal::BadMethod),
                 };
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::Reauthenticate(peer, ticket, method, data) => {
-                let answer = self.reauthenticate(now, peers, peer, &method, &data);
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                let answer = self.reauthenticate(now, turn.peers, peer, &method, &data);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::SetExpiry(peer, expiry) => {
-                if let Some(session) = session(peers, peer) {
+                if let Some(session) = turn.session(peer) {
                     self.house.router.set_expiry(now, session, expiry);
                 }
             }
             Action::Retained(peer, ticket, filter, limit) => {
-                let answer = self.retained(now, peers, peer, &filter, limit);
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                let answer = self.retained(now, turn.peers, peer, &filter, limit);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::Save(peer, ticket, name, value) => {
-                let saved = match session(peers, peer) {
+                let saved = match turn.session(peer) {
                     Some(s) => self.house.router.save(s, &name, value, &mut self.post),
                     None => Err(Refusal::NoSession),
                 };
                 let answer = saved.map_or_else(Answer::Refused, |()| Answer::Saved);
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::Load(peer, ticket, prefix) => {
-                let loaded = match session(peers, peer) {
+                let loaded = match turn.session(peer) {
                     Some(s) => self.house.router.load(s, &prefix),
                     None => Err(Refusal::NoSession),
                 };
                 let answer = loaded.map_or_else(Answer::Refused, Answer::Loaded);
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::SetWill(peer, ticket, will) => {
                 let answer =
-                    self.set_will(peers, peer, will).map_or_else(Answer::Refused, |()| Answer::Saved);
-                self.answer(now, peers, machine, out, peer, ticket, answer);
+                    self.set_will(turn.peers, peer, will).map_or_else(Answer::Refused, |()| Answer::Saved);
+                self.answer(turn, peer, ticket, answer);
             }
             Action::Want(peer, wants) => {
-                if let Some(client) = peers.client(peer) {
+                if let Some(client) = turn.peers.client(peer) {
                     client.pace = if wants { Pace::Wanted } else { Pace::Held };
                     if wants && client.session.is_some() {
-                        peers.ready(peer);
+                        turn.peers.ready(peer);
                     }
                 }
             }
-            Action::Announce(to, bytes) => peers.announce(to, bytes),
+            Action::Announce(to, bytes) => turn.peers.announce(to, bytes),
             Action::Disconnect(peer, how) => {
-                if let Some(client) = peers.client(peer)
+                if let Some(client) = turn.peers.client(peer)
                     && let Some(session) = client.session.take()
                 {
                     let (at, router) = (self.at(peer), &self.house.router);
                     let (matches, post) = (&mut self.matches, &mut self.post);
                     router.disconnect(now, &session, at, how.with_will, how.expiry, matches, post);
-                    self.left(now, peers, peer, &session, Close::Goodbye);
+                    self.left(now, turn.peers, peer, &session, Close::Goodbye);
                 }
             }
-            Action::Rebind(peer, stranger) => peers.rebind(peer, stranger),
-            Action::Stay(peer) => peers.stay(peer),
-            Action::Reached(peer, address) => peers.reached(peer, address),
+            Action::Rebind(peer, stranger) => turn.peers.rebind(peer, stranger),
+            Action::Stay(peer) => turn.peers.stay(peer),
+            Action::Reached(peer, address) => turn.peers.reached(peer, address),
             Action::Call(peer, ticket, calls) => {
                 self.house.scripts.submit(Asker { driver: self.id, peer, ticket }, calls);
             }
-            Action::Resume(peer) => peers.replied(peer),
+            Action::Resume(peer) => turn.peers.replied(peer),
             Action::Answered(_, ticket, outcome) => self.commands.end(ticket, outcome),
             Action::Close(peer, why) => {
                 if why == Close::NoCodec
-                    && let Some(facts) = peers.facts(peer)
+                    && let Some(facts) = turn.peers.facts(peer)
                     && self.may_complain(now, facts.address)
                 {
                     let listener = &facts.listener.name;
                     tracing::warn!(address = %facts.address, %listener, "the codec of this listener is not there");
                 }
-                peers.close(peer, why);
+                turn.peers.close(peer, why);
             }
             Action::Drop(peer, why) => {
                 self.house.metrics.dropped(why);
                 if why == gateway::Drop::Malformed
-                    && let Some(facts) = peers.facts(peer)
+                    && let Some(facts) = turn.peers.facts(peer)
                     && self.may_complain(now, facts.address)
                 {
                     let listener = &facts.listener.name;
                     tracing::info!(address = %facts.address, %listener, "what came is no message of the protocol");
                 }
             }
-            Action::Trace(peer, direction, line) => self.trace(now, peers, peer, direction, line),
+            Action::Trace(peer, direction, line) => self.trace(now, turn.peers, peer, direction, line),
         }
     }
 
-    fn publish<P: Peers>(
-        &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
-        peer: Peer,
-        publish: Publish,
-    ) {
-        let Some(client) = peers.client(peer) else { return };
+    fn publish<P: Peers>(&mut self, turn: &mut Turn<'_, P>, peer: Peer, publish: Publish) {
+        let Some(client) = turn.peers.client(peer) else { return };
         let Publish { message, ticket, once } = publish;
-        client.spend(now.instant, 1, 0);
+        client.spend(turn.now.instant, 1, 0);
         self.tally.received(message.qos());
         let result = match (&client.session, &client.grant) {
             (Some(session), Some(grant))
                 if may_publish(grant, &message) && self.may_answer(grant, session, &message) =>
             {
                 self.house.router.publish(
-                    now,
+                    turn.now,
                     Some(session),
                     message,
                     once,
@@ -397,7 +381,7 @@ impl Desk {
         };
         if let Some(ticket) = ticket {
             let answer = result.map_or_else(Answer::Refused, Answer::Published);
-            self.answer(now, peers, machine, out, peer, ticket, answer);
+            self.answer(turn, peer, ticket, answer);
         }
     }
 
@@ -475,40 +459,33 @@ impl Desk {
     }
 
     /// Hands a request for its device to the peer's machine; `answer` gets what comes of it.
-    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and the request")]
     pub fn command<P: Peers>(
         &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
+        turn: &mut Turn<'_, P>,
         peer: Peer,
         request: &Request,
         answer: oneshot::Sender<Outcome>,
     ) {
         // Without the peer nobody keeps `answer`: who waits is told by its end.
-        if let Some(client) = peers.client(peer) {
-            out.is_traced = self.is_traced(client);
+        if let Some(client) = turn.peers.client(peer) {
+            turn.out.is_traced = self.is_traced(client);
             let ticket = self.commands.begin(peer, answer);
-            machine.command(now, peer, ticket, request, out);
-            self.perform(now, peers, machine, out);
+            turn.machine.command(turn.now, peer, ticket, request, turn.out);
+            self.perform(turn);
         }
     }
 
     /// What came of calls of a script.
     pub fn called<P: Peers>(
         &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
+        turn: &mut Turn<'_, P>,
         (peer, ticket): (Peer, Ticket),
         results: Vec<Result<Bytes, CallFailure>>,
     ) {
-        if let Some(client) = peers.client(peer) {
-            out.is_traced = self.is_traced(client);
-            reply(now, peers, machine, out, peer, ticket, Answer::Called(results));
-            self.perform(now, peers, machine, out);
+        if let Some(client) = turn.peers.client(peer) {
+            turn.out.is_traced = self.is_traced(client);
+            turn.reply(peer, ticket, Answer::Called(results));
+            self.perform(turn);
         }
     }
 
@@ -530,27 +507,25 @@ impl Desk {
     }
 
     /// Hands a session's deliveries to its machine while there is room; true if more could follow at once.
-    pub fn drain(
+    pub fn drain<P: Peers>(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_, P>,
         peer: Peer,
         session: &Session,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
         room: usize,
     ) -> bool {
         let (at, tally) = (self.at(peer), &mut self.tally);
-        self.house.router.drain(now, session, at, &mut self.post, |deliver| {
+        self.house.router.drain(turn.now, session, at, &mut self.post, |deliver| {
             if let Deliver::Message(d) = deliver {
                 tally.sent(d.qos);
             }
-            machine.deliver(now, peer, deliver, out);
-            out.wire.len() < room
+            turn.machine.deliver(turn.now, peer, deliver, turn.out);
+            turn.out.wire.len() < room
         })
     }
 
     /// Hands one `$fastlane` message over.
-    pub fn fast(&mut self, now: Now, peer: Peer, fast: &Fast, machine: &mut dyn Gateway, out: &mut Outbox) {
+    pub fn fast<P: Peers>(&mut self, turn: &mut Turn<'_, P>, peer: Peer, fast: &Fast) {
         self.tally.sent(Qos::AtMostOnce);
         let delivery = Delivery {
             id: None,
@@ -561,7 +536,7 @@ impl Desk {
             duplicate: false,
             subscriptions: fast.subscriptions(),
         };
-        machine.deliver(now, peer, &Deliver::Message(delivery), out);
+        turn.machine.deliver(turn.now, peer, &Deliver::Message(delivery), turn.out);
     }
 
     /// What every driver knows of a conversation, for operators.
@@ -582,23 +557,6 @@ impl Desk {
         ));
         into.push(("connected_ms", client.connected_ms.to_string()));
     }
-}
-
-fn session<P: Peers>(peers: &mut P, peer: Peer) -> Option<&Arc<Session>> {
-    peers.client(peer)?.session.as_ref()
-}
-
-fn reply<P: Peers>(
-    now: Now,
-    peers: &mut P,
-    machine: &mut dyn Gateway,
-    out: &mut Outbox,
-    peer: Peer,
-    ticket: Ticket,
-    answer: Answer,
-) {
-    machine.reply(now, peer, ticket, answer, out);
-    peers.replied(peer);
 }
 
 /// The ACL for a publish. `$SYS` is the gateway's own; a delayed message is judged by where it will go.

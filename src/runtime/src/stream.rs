@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use gateway::{Close, Flow, Gateway, Instant, Now, Outbox, Peer, Stop};
+use gateway::{Close, Flow, Instant, Now, Outbox, Peer, Stop};
 use router::Signal;
 use slab::Slab;
 
@@ -24,7 +24,7 @@ use crate::conn::{
 use crate::house::{House, Port};
 use crate::layer::{Learnt, Stack};
 use crate::mailbox::Mail;
-use crate::perform::{Desk, MOST_HELD};
+use crate::perform::{Desk, MOST_HELD, Turn};
 use crate::wheel::Wheel;
 
 /// Most bytes read from one connection before others have their turn.
@@ -157,7 +157,7 @@ impl Streams {
         while let Some(held) = self.desk.next_written() {
             if self.conn(held.peer).is_some() {
                 let slot = held.peer.slot;
-                self.serve(now, slot, |desk, machine, out, seat| desk.written(now, seat, machine, out, held));
+                self.serve(now, slot, |desk, turn| desk.written(turn, held));
             }
         }
     }
@@ -168,9 +168,7 @@ impl Streams {
             Mail::Accepted(socket, address, port) => self.accept(now, socket, address, port),
             Mail::Verdict(peer, ticket, result) => {
                 if self.conn(peer).is_some() {
-                    self.serve(now, peer.slot, |desk, machine, out, seat| {
-                        desk.verdict(now, seat, machine, out, peer, ticket, result);
-                    });
+                    self.serve(now, peer.slot, |desk, turn| desk.verdict(turn, peer, ticket, result));
                 }
             }
             Mail::Describe(peer, answer) => {
@@ -190,16 +188,12 @@ impl Streams {
             }
             Mail::Command(peer, request, answer) => {
                 if self.conn(peer).is_some() {
-                    self.serve(now, peer.slot, |desk, machine, out, seat| {
-                        desk.command(now, seat, machine, out, peer, &request, answer);
-                    });
+                    self.serve(now, peer.slot, |desk, turn| desk.command(turn, peer, &request, answer));
                 }
             }
             Mail::Called(peer, ticket, results) => {
                 if self.conn(peer).is_some() {
-                    self.serve(now, peer.slot, |desk, machine, out, seat| {
-                        desk.called(now, seat, machine, out, (peer, ticket), results);
-                    });
+                    self.serve(now, peer.slot, |desk, turn| desk.called(turn, (peer, ticket), results));
                 }
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
@@ -249,7 +243,7 @@ impl Streams {
                     self.desk.house.metrics.dropped(gateway::Drop::SlowPeer);
                     return;
                 }
-                self.serve(now, peer.slot, |desk, machine, out, _| desk.fast(now, peer, &fast, machine, out));
+                self.serve(now, peer.slot, |desk, turn| desk.fast(turn, peer, &fast));
             }
         }
     }
@@ -307,7 +301,7 @@ impl Streams {
         conn.hold = Instant::NEVER;
         let facts = facts(&conn.port, conn.address, conn.layers.as_ref().map(|l| &l.learnt));
         let peer = Peer { slot, generation: conn.generation };
-        self.serve(now, slot, |_, machine, out, _| machine.opened(now, peer, &facts, out));
+        self.serve(now, slot, |_, turn| turn.machine.opened(now, peer, &facts, turn.out));
     }
 
     /// Calls the machine of `slot` through `call`, carries out what it asks for, and keeps the books.
@@ -315,7 +309,7 @@ impl Streams {
         &mut self,
         now: Now,
         slot: u32,
-        call: impl FnOnce(&mut Desk, &mut dyn Gateway, &mut Outbox, &mut Seat<'_>) -> R,
+        call: impl FnOnce(&mut Desk, &mut Turn<'_, Seat<'_>>) -> R,
     ) -> Option<(R, Events)> {
         let conn = self.conns.get_mut(slot as usize)?;
         let Conn { machine, client, port, address, layers, out, .. } = conn;
@@ -331,8 +325,9 @@ impl Streams {
         self.out.is_traced = self.desk.is_traced(client);
         let peer = Peer { slot, generation: conn.generation };
         let mut seat = Seat { peer, client, port, address: *address, learnt, events: Events::default() };
-        let result = call(&mut self.desk, &mut **machine, &mut self.out, &mut seat);
-        self.desk.perform(now, &mut seat, &mut **machine, &mut self.out);
+        let turn = &mut Turn { now, peers: &mut seat, machine: &mut **machine, out: &mut self.out };
+        let result = call(&mut self.desk, turn);
+        self.desk.perform(turn);
         let events = std::mem::take(&mut seat.events);
         std::mem::swap(&mut self.out.wire, wire);
         if events.is_ready {
@@ -460,7 +455,7 @@ impl Streams {
     fn input(&mut self, now: Now, slot: u32, chunk: &mut BytesMut) {
         while !chunk.is_empty() {
             let served =
-                self.serve(now, slot, |_, machine, out, seat| machine.input(now, seat.peer, chunk, out));
+                self.serve(now, slot, |_, turn| turn.machine.input(now, turn.peers.peer, chunk, turn.out));
             let Some((result, events)) = served else { return };
             match result {
                 Err(why) => return self.begin_close(now, slot, why),
@@ -500,7 +495,7 @@ impl Streams {
     fn stop(&mut self, now: Now, peer: Peer, why: Stop) {
         let Some(conn) = self.conn(peer) else { return };
         if conn.closing.is_none() && conn.flags.has(OPENED) {
-            self.serve(now, peer.slot, |_, machine, out, _| machine.stop(now, peer, why, out));
+            self.serve(now, peer.slot, |_, turn| turn.machine.stop(now, peer, why, turn.out));
         }
         self.begin_close(now, peer.slot, why.close());
     }
@@ -528,10 +523,10 @@ impl Streams {
         conn.hold = now.instant + LINGER;
         self.schedule(slot);
         self.desk.house.metrics.closed(why);
-        self.serve(now, slot, |desk, machine, out, seat| {
-            let peer = seat.peer;
-            machine.closed(now, peer, out);
-            desk.lost(now, seat, peer, why);
+        self.serve(now, slot, |desk, turn| {
+            let peer = turn.peers.peer;
+            turn.machine.closed(now, peer, turn.out);
+            desk.lost(now, turn.peers, peer, why);
         });
     }
 
@@ -560,9 +555,7 @@ impl Streams {
             return;
         }
         let Some(session) = conn.client.session.clone() else { return };
-        let served = self.serve(now, slot, |desk, machine, out, seat| {
-            desk.drain(now, seat.peer, &session, machine, out, room)
-        });
+        let served = self.serve(now, slot, |desk, turn| desk.drain(turn, turn.peers.peer, &session, room));
         if let Some((false, _)) = served
             && let Some(conn) = self.conns.get_mut(slot as usize)
             && !conn.flags.has(READY)
@@ -729,7 +722,7 @@ impl Streams {
             return self.begin_close(now, peer.slot, Close::SlowPeer);
         }
         if conn.flags.has(OPENED) && conn.machine.next_timeout().is_some_and(|(at, _)| at <= now.instant) {
-            self.serve(now, peer.slot, |_, machine, out, _| machine.timeout(now, out));
+            self.serve(now, peer.slot, |_, turn| turn.machine.timeout(now, turn.out));
         }
     }
 }

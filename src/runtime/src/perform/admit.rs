@@ -4,33 +4,24 @@ use std::sync::Arc;
 
 use auth::{Attempt, Exchange, Grant, Step, Verdict};
 use bytes::Bytes;
-use gateway::{
-    Answer, Close, Connect, Connected, Found, Gateway, Message, Now, Outbox, Peer, Refusal, TOKEN, Ticket,
-};
+use gateway::{Answer, Close, Connect, Connected, Found, Message, Now, Peer, Refusal, TOKEN, Ticket};
 use router::{Open, Session};
 
-use super::{Desk, Peers};
+use super::{Desk, Peers, Turn};
 use crate::client::Client;
 use crate::mailbox::Mail;
 use crate::sys;
 
 impl Desk {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the five that every step passes on, and what CONNECT brought"
-    )]
     pub(super) fn connect<P: Peers>(
         &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
+        turn: &mut Turn<'_, P>,
         peer: Peer,
         ticket: Ticket,
         mut connect: Box<Connect>,
     ) {
-        if let Some(answer) = self.begin_connect(now, peers, peer, ticket, &mut connect) {
-            self.answer(now, peers, machine, out, peer, ticket, answer);
+        if let Some(answer) = self.begin_connect(turn.now, turn.peers, peer, ticket, &mut connect) {
+            self.answer(turn, peer, ticket, answer);
         }
     }
 
@@ -101,19 +92,15 @@ impl Desk {
     }
 
     /// A password check has ended; hands its outcome to the machine.
-    #[expect(clippy::too_many_arguments, reason = "the five that every step passes on, and the verdict")]
     pub fn verdict<P: Peers>(
         &mut self,
-        now: Now,
-        peers: &mut P,
-        machine: &mut dyn Gateway,
-        out: &mut Outbox,
+        turn: &mut Turn<'_, P>,
         peer: Peer,
         ticket: Ticket,
         result: Result<Grant, Refusal>,
     ) {
         self.post.wait = 0;
-        let Some(client) = peers.client(peer) else { return };
+        let Some(client) = turn.peers.client(peer) else { return };
         let Some((_, mut connect)) =
             client.extra.as_mut().and_then(|e| e.pending.take_if(|(t, _)| *t == ticket))
         else {
@@ -121,11 +108,11 @@ impl Desk {
         };
         self.drop_empty_extra(client);
         let answer = match result {
-            Ok(grant) => self.admit(now, peers, peer, &mut connect, grant),
-            Err(why) => self.refuse(now, peers, peer, &connect.client_id, why),
+            Ok(grant) => self.admit(turn.now, turn.peers, peer, &mut connect, grant),
+            Err(why) => self.refuse(turn.now, turn.peers, peer, &connect.client_id, why),
         };
-        self.answer(now, peers, machine, out, peer, ticket, answer);
-        self.perform(now, peers, machine, out);
+        self.answer(turn, peer, ticket, answer);
+        self.perform(turn);
     }
 
     /// One step of an enhanced authentication.
