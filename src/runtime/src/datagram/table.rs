@@ -13,13 +13,16 @@ use hashbrown::{Equivalent, HashMap};
 use slab::Slab;
 
 use super::secure::Proof;
-use crate::client::{Client, Rate};
+use crate::client::{Client, Extra, Rate};
 use crate::house::Port;
 use crate::listen::canonical;
 use crate::perform::Peers;
 
 /// A way to a peer: its address, and which of this machine's addresses it writes to.
 pub(super) type Way = (SocketAddr, Option<IpAddr>);
+
+/// Peers that are looked at to find one that makes room.
+const LOOK: usize = 64;
 
 /// Bytes that may be sent to an address that was not proven although fewer came from there (RFC 9175, 2.4).
 const FREE: usize = 136;
@@ -34,12 +37,22 @@ pub(super) struct Entry {
     node: Option<Box<[u8]>>,
     /// Somebody else is at its address: it is at none.
     is_displaced: bool,
+    /// It has been told to make room, and is about to go.
+    is_leaving: bool,
     generation: u32,
     pub(super) client: Client,
     is_ready: bool,
 }
 
 impl Entry {
+    /// Whether it is no client, and is not about to become one.
+    fn is_stranger(&self) -> bool {
+        let is_busy = |e: &Extra| e.pending.is_some() || e.exchange.is_some();
+        let c = &self.client;
+        let is_idle = !c.is_opening && c.held == 0 && !c.extra.as_deref().is_some_and(is_busy);
+        c.session.is_none() && is_idle && !self.is_leaving
+    }
+
     /// Whether it has proven nothing, neither in its handshake nor later.
     pub(super) fn is_nobody(&self) -> bool {
         let has_proof = |(_, proof): &(Id, Proof)| proof.psk.is_some() || proof.certificate.is_some();
@@ -82,6 +95,9 @@ pub(super) struct Table {
     /// Those that are not the only one behind their address.
     by_node: HashMap<(SocketAddr, Box<[u8]>), u32>,
     generation: u32,
+    /// Where the next is looked for that makes room, and how many have not gone yet.
+    hand: usize,
+    leaving: usize,
     /// Bytes of the datagram that is being served.
     current: usize,
     pub(super) ready: Vec<u32>,
@@ -100,6 +116,8 @@ impl Table {
             by_address: HashMap::new(),
             by_node: HashMap::new(),
             generation: 0,
+            hand: 0,
+            leaving: 0,
             current: 0,
             ready: Vec::new(),
             closing: Vec::new(),
@@ -193,8 +211,8 @@ impl Table {
     }
 
     fn insert(&mut self, now: Now, way: Way) -> Option<Peer> {
-        if self.entries.len() >= self.port.setup.max_connections {
-            return None;
+        if self.entries.len() - self.leaving >= self.port.setup.max_connections {
+            self.make_room()?;
         }
         self.generation = self.generation.wrapping_add(1);
         let mut client = Client::default();
@@ -208,6 +226,7 @@ impl Table {
             secure: None,
             node: None,
             is_displaced: false,
+            is_leaving: false,
             generation,
             client,
             is_ready: false,
@@ -217,9 +236,28 @@ impl Table {
         Some(Peer { slot, generation: self.generation })
     }
 
+    /// Ends the conversation of somebody who is no client: addresses cost their sender nothing, and who fills the table
+    /// with them must keep nobody out. None if there is nobody such among those that are looked at.
+    fn make_room(&mut self) -> Option<()> {
+        let end = self.entries.capacity().max(1);
+        for _ in 0..LOOK.min(end) {
+            let slot = self.hand % end;
+            self.hand = slot + 1;
+            if let Some(entry) = self.entries.get_mut(slot).filter(|e| e.is_stranger()) {
+                entry.is_leaving = true;
+                let peer = Peer { slot: slot as u32, generation: entry.generation };
+                self.leaving += 1;
+                self.closing.push((peer, Close::QuotaExceeded));
+                return Some(());
+            }
+        }
+        None
+    }
+
     pub(super) fn remove(&mut self, peer: Peer) {
         if self.peek(peer).is_some() {
             let entry = self.entries.remove(peer.slot as usize);
+            self.leaving -= usize::from(entry.is_leaving);
             self.forget(entry.way.0, entry.node.as_deref(), peer.slot);
             if let Some(moved) = entry.moved {
                 self.forget(moved.way.0, None, peer.slot);

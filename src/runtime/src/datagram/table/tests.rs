@@ -111,7 +111,8 @@ fn the_newest_address_is_the_one_that_may_be_and_an_older_one_can_be_reached_sti
 fn a_removed_peer_leaves_no_address_behind_and_its_slot_is_another_peer() {
     let mut t = table(1);
     let peer = add(&mut t, 1);
-    assert!(t.add(Now::default(), (at(9), None), &[]).is_none(), "the bound");
+    t.client(peer).unwrap().held = 1;
+    assert!(t.add(Now::default(), (at(9), None), &[]).is_none(), "the bound, and nobody who can make room");
     t.may_be_at(peer, (at(2), None));
     t.remove(peer);
     assert!(t.by_address.is_empty() && t.peek(peer).is_none());
@@ -157,4 +158,34 @@ fn who_has_lost_its_address_is_sent_nothing_and_does_not_take_it_back() {
     let new = add(&mut t, 1);
     t.remove(old);
     assert_eq!(t.heard((at(1), None), &[], 9), Some(new));
+}
+
+#[test]
+fn those_who_are_nobody_make_room_for_those_who_come_the_longest_there_first() {
+    let mut table = table(3);
+    let all: Vec<Peer> = (1..=3).map(|port| add(&mut table, port)).collect();
+    // One has a session, or is about to have one.
+    table.client(all[0]).unwrap().is_opening = true;
+    for (port, gone) in [(4, all[1]), (5, all[2])] {
+        add(&mut table, port);
+        assert_eq!(table.closing, [(gone, Close::QuotaExceeded)]);
+        table.closing.clear();
+        table.remove(gone);
+    }
+    assert!(table.peek(all[0]).is_some());
+    assert_eq!((table.entries.len(), table.leaving), (3, 0));
+}
+
+#[test]
+fn nobody_makes_room_twice_and_who_is_somebody_not_at_all() {
+    let mut table = table(2);
+    let all = [add(&mut table, 1), add(&mut table, 2)];
+    table.client(all[0]).unwrap().is_opening = true;
+    // Whoever is told to go is still there until the turn's end.
+    let third = add(&mut table, 3);
+    table.client(third).unwrap().held = 1;
+    assert_eq!(table.closing, [(all[1], Close::QuotaExceeded)]);
+    assert!(table.add(Now::default(), (at(4), None), &[]).is_none());
+    table.remove(all[1]);
+    assert!(table.add(Now::default(), (at(4), None), &[]).is_none());
 }
