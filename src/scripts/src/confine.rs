@@ -10,7 +10,7 @@ use std::fmt::Display;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, chdir, close, geteuid, setgid, setgroups, setuid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -43,6 +43,10 @@ impl Steps {
 /// Before the worker's second thread begins. Gives what could not be done.
 pub(crate) fn first() -> Vec<String> {
     let mut steps = Steps::default();
+    // Ctrl-C goes to all of a terminal, and systemd's stop to all of a service. What devices have sent until then is still
+    // read: a worker ends with its input, and with its parent.
+    let shared = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    steps.take("not hearing what is the gateway's", shared.thread_block());
     steps.take("chdir to /", chdir("/"));
     steps.take("closing descriptors", close_all());
     if geteuid().is_root() {

@@ -129,6 +129,20 @@ fn scripts_that_take_all_they_can_leave_the_worker_as_it_was() {
 }
 
 #[test]
+fn signals_to_the_whole_terminal_or_service_are_the_gateways_alone() {
+    let mut worker = Worker::start();
+    worker.next();
+    for signal in ["-HUP", "-INT", "-TERM"] {
+        let sent = Command::new("kill").arg(signal).arg(worker.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+    worker.load("function Decoder(bytes) { return bytes.length }");
+    worker.call(1, &[b"ab"]);
+    let Some(Response::Called { result, .. }) = worker.next() else { panic!("no answer") };
+    assert_eq!(result.unwrap(), "{\"data\":2}");
+}
+
+#[test]
 fn a_worker_ends_with_its_input() {
     let mut worker = Worker::start();
     worker.next();
