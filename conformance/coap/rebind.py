@@ -255,5 +255,46 @@ class ConnectionId(Case):
         self.ends_well()
 
 
+class LongSleep(Case):
+    """Devices that sleep for longer than a notification is sent again: all that was for them is there when they wake up."""
+
+    @staticmethod
+    def make():
+        return secure_gateway({"coap.ack_timeout": "100 ms", "coap.max_retransmit": 2})
+
+    def prepare(self):
+        self.secret = credential(self.server, "meter")
+
+    def sleeps(self, life, link, turns=4):
+        life.observe()
+        for turn in range(turns):
+            life.order()
+            link.move()
+            for _ in range(2):
+                life.orders += 1
+                self.backend.tell("down/meter", b"%d" % life.orders)
+            # The last of three transmissions is given up after at most 0.15 s times seven.
+            time.sleep(1.5)
+            if turn == 2:
+                again(self.server, signal.SIGTERM)
+            life.report()
+            life.takes()
+        life.check()
+        self.ends_well()
+
+    def test_a_client_with_a_token_is_told_what_it_slept_through(self):
+        link = Moving(self.server.port("coap"))
+        self.addCleanup(link.close)
+        token = self.named("meter")
+        self.sleeps(Life(Peer(link), self.backend, "meter", f"c=meter&t={token}"), link)
+
+    def test_a_client_with_a_connection_id_is_told_what_it_slept_through(self):
+        link = Moving(self.server.port("dtls"))
+        self.addCleanup(link.close)
+        client = dtls.Client(link, *self.secret).connect()
+        self.sleeps(Life(Peer(client), self.backend, "meter"), link)
+        self.assertEqual((client.handshakes, client.repeated()), (1, []))
+
+
 if __name__ == "__main__":
     unittest.main()

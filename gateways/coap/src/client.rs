@@ -182,6 +182,10 @@ impl Coap {
             self.ping(now, peer, out);
         }
         self.enqueue(now, peer, Outgoing::new(message), out);
+        // What it is to be sent first waits for it to wake up; perhaps it has.
+        if let Some(first) = self.peers.get_mut(&peer).and_then(|c| c.outgoing.front_mut()) {
+            first.wake(now.instant);
+        }
         self.probe(peer, out);
         Ok(())
     }

@@ -139,8 +139,8 @@ pub(crate) enum Step {
         /// Name and value to filter by.
         query: Option<(String, String)>,
     },
-    /// The token of a named session that is to be kept.
-    Token,
+    /// The token of a named session that is to be kept; its client is told it then.
+    Token(String),
     /// Nothing is left to be done.
     Nothing,
 }
@@ -167,8 +167,6 @@ pub(crate) struct Conversation {
     pub(crate) credential: Option<Arc<str>>,
     /// The session outlives its connection, and what it observes with it.
     pub(crate) is_kept: bool,
-    /// A token that its client is told when it is kept.
-    pub(crate) shown: Option<String>,
     /// What is sent to it is sealed for its association: another peer that shows its token does not hold the keys.
     pub(crate) is_sealed: bool,
     /// Where the peer may be by now.
@@ -232,7 +230,6 @@ impl Conversation {
             goes_on: false,
             credential: None,
             is_kept: false,
-            shown: None,
             is_sealed: false,
             candidate: None,
             probes: Vec::new(),
@@ -262,6 +259,14 @@ impl Conversation {
     pub(crate) fn next_id(&mut self) -> u16 {
         self.last_id = self.last_id.wrapping_add(1);
         self.last_id
+    }
+
+    /// The peer was heard.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.seen = now;
+        if let Some(first) = self.outgoing.front_mut() {
+            first.wake(now);
+        }
     }
 
     /// The observation with this token.

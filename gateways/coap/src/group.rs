@@ -34,7 +34,7 @@ impl Coap {
         if is_full || c.groups.len() + c.leisure.len() >= MOST {
             return out.act(Action::Drop(peer, Drop::ExchangesFull));
         }
-        c.seen = now.instant;
+        c.heard(now.instant);
         if c.exchanges.repeated(now.instant, request.id).is_none() {
             c.groups.push(request.id);
         }

@@ -80,7 +80,7 @@ impl Coap {
     /// The peer was heard from another address; see the module.
     pub(crate) fn may_be_at(&mut self, now: Now, peer: Peer, to: SocketAddr, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(&peer) else { return };
-        c.seen = now.instant;
+        c.heard(now.instant);
         c.candidate = Some(to).filter(|to| *to != c.address);
         if c.candidate.is_none() {
             c.probes.clear();

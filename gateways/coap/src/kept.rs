@@ -108,7 +108,7 @@ impl Coap {
         let ticket = self.ticket(peer, 0, Step::Nothing);
         let value = Bytes::copy_from_slice(&seconds.to_be_bytes());
         out.act(Action::Save(peer, ticket, KEEP_ALIVE.into(), Some(value)));
-        let ticket = self.ticket(peer, id, Step::Token);
+        let ticket = self.ticket(peer, id, Step::Token(token.to_owned()));
         out.act(Action::Save(peer, ticket, TOKEN.into(), Some(proof(token))));
     }
 }

@@ -215,7 +215,7 @@ impl Coap {
         };
         out.trace(peer, Direction::In, || describe(&message));
         if let Some(c) = self.peers.get_mut(&peer) {
-            c.seen = now.instant;
+            c.heard(now.instant);
         }
         match (message.kind, message.code) {
             (Kind::Ack, Code::EMPTY) => self.acknowledged(now, peer, message.id, out),

@@ -308,7 +308,7 @@ impl Coap {
                 index == 1 || o.observation != Some(token) || o.delivery.is_some() || !is_same(o)
             });
             let size = |r: &Option<Rest>| r.as_ref().map_or(0, |(_, whole)| whole.payload.len());
-            let waiting = size(&rest) + c.outgoing.iter().map(|o| size(&o.rest)).sum::<usize>();
+            let waiting = size(&rest) + c.outgoing.iter().skip(1).map(|o| size(&o.rest)).sum::<usize>();
             if c.outgoing.len() > MAX_WAITING || waiting > self.config.max_body_size {
                 out.act(Action::Drop(peer, Drop::SlowPeer));
                 return false;

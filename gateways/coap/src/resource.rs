@@ -89,13 +89,7 @@ impl Coap {
             // Its session is open by its credential. What it is given opens that one over other transports too, if the
             // credential is that of a user.
             Operation::Connect { .. } => match self.random::<16>() {
-                Some(token) => {
-                    let token = hex(&token);
-                    if let Some(c) = self.peers.get_mut(&peer) {
-                        c.shown = Some(token.clone());
-                    }
-                    self.keep_token(peer, id, &token, out);
-                }
+                Some(token) => self.keep_token(peer, id, &hex(&token), out),
                 None => self.answer(now, peer, id, Response::new(Code::UNAVAILABLE), out),
             },
         }
@@ -147,9 +141,8 @@ impl Coap {
             (Step::Discover { query }, Answer::Retained(found)) => {
                 self.links(found.iter().map(|(topic, m)| (&**topic, m)), query.as_ref())
             }
-            (Step::Token, Answer::Saved) => {
-                let token = self.peers.get_mut(&peer).and_then(|c| c.shown.take());
-                Response { payload: token.unwrap_or_default().into(), ..Response::new(Code::CREATED) }
+            (Step::Token(token), Answer::Saved) => {
+                Response { payload: token.into(), ..Response::new(Code::CREATED) }
             }
             (Step::Nothing, _) => return,
             (_, Answer::Refused(why)) => {

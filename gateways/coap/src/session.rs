@@ -229,12 +229,7 @@ impl Coap {
             self.take_up(now, peer, &connected.facts);
         }
         match fresh {
-            Some(token) => {
-                self.keep_token(peer, id, &token, out);
-                if let Some(c) = self.peers.get_mut(&peer) {
-                    c.shown = Some(token);
-                }
-            }
+            Some(token) => self.keep_token(peer, id, &token, out),
             None if is_named => self.answer(now, peer, id, Response::new(Code::UNAVAILABLE), out),
             None => {}
         }

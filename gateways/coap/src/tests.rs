@@ -6,6 +6,7 @@ mod group;
 mod identity;
 mod link;
 mod simulation;
+mod sleep;
 mod spoofing;
 mod stream;
 

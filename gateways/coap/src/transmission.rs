@@ -7,6 +7,9 @@
 //!              v  |    \-> retries over -> the observation or the request ends, the next one
 //!            due, again
 //! ```
+//!
+//! A device whose session outlives its connection may have been asleep all the time: if nothing was heard of it since, what it
+//! observes does not end with the retries. The notification waits, and is sent again when the device is heard.
 
 use std::time::Duration;
 
@@ -34,6 +37,8 @@ pub(crate) struct Outgoing {
     pub(crate) rest: Option<Rest>,
     /// Times sent again.
     retries: u32,
+    /// When it was sent for the first time, or for the first time after the peer's sleep.
+    begun: Instant,
     /// When it is sent again.
     pub(crate) due: Instant,
     /// Time-out, doubled each time (4.2).
@@ -44,7 +49,17 @@ impl Outgoing {
     /// A message that was not sent yet.
     pub(crate) fn new(message: Message) -> Outgoing {
         let (due, timeout) = (Instant::NEVER, Duration::ZERO);
-        Outgoing { message, observation: None, delivery: None, rest: None, retries: 0, due, timeout }
+        let begun = Instant::NEVER;
+        Outgoing { message, observation: None, delivery: None, rest: None, retries: 0, begun, due, timeout }
+    }
+
+    /// If it is the first and waits for the peer to wake up, it goes out again.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        if self.due == Instant::NEVER {
+            (self.begun, self.due) = (now, now);
+            // Of which the next retransmission makes the first time-out again.
+            self.timeout /= 2 << std::mem::take(&mut self.retries);
+        }
     }
 
     fn is_ping(&self) -> bool {
@@ -111,6 +126,7 @@ impl Coap {
         let Conversation { outgoing, observations, .. } = &mut **c;
         let Some(first) = outgoing.front_mut() else { return };
         first.timeout = timeout;
+        first.begun = now.instant;
         first.due = now.instant + timeout;
         // Numbered when it leaves: what waited is not taken for older than what went past it (RFC 7641, 3.4).
         let observation = observations.iter_mut().find(|o| Some(o.token) == first.observation);
@@ -119,7 +135,9 @@ impl Coap {
             o.token
         });
         let message = first.message.clone();
-        let (rest, delivery) = (first.rest.take(), first.delivery);
+        // What is kept for the session is kept here too, for it may be sent again much later.
+        let rest = if first.delivery.is_some() { first.rest.clone() } else { first.rest.take() };
+        let delivery = first.delivery;
         self.keep_rest(now, peer, rest, delivery);
         if let Some(token) = token {
             self.keep_if_used_up(peer, token, out);
@@ -231,12 +249,21 @@ impl Coap {
         let Some(c) = self.peers.get_mut(&peer) else { return };
         let Some(first) = c.outgoing.front_mut().filter(|o| o.due <= now.instant) else { return };
         if first.retries >= most {
+            let is_asleep = c.is_kept && c.seen <= first.begun;
+            if is_asleep && (first.observation.is_some() || first.is_ping()) {
+                first.due = Instant::NEVER;
+                return self.none_answered(peer, Failure::Unreachable, out);
+            }
             return self.give_up(now, peer, Failure::Unreachable, out);
         }
+        // It waited for the peer to wake up: the rest of its body may be forgotten by now.
+        let rest = first.rest.clone().filter(|_| first.due == first.begun);
+        let delivery = first.delivery;
         first.retries += 1;
         first.timeout *= 2;
         first.due = now.instant + first.timeout;
         let message = first.message.clone();
+        self.keep_rest(now, peer, rest, delivery);
         self.send(peer, &message, out);
         self.probe(peer, out);
     }

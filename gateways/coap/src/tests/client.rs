@@ -9,7 +9,7 @@ use crate::options::{BLOCK1, BLOCK2};
 /// What the first request, `GET /t`, looks like: message id 0x0708, the bench's random token with the ticket's number.
 const GET_T: &[u8] = b"\x48\x01\x07\x08\x07\x07\x07\x07\x07\x07\x07\x06\xb1t";
 
-fn get(path: &str) -> Request {
+pub(super) fn get(path: &str) -> Request {
     Request {
         method: Method::Get,
         path: path.into(),

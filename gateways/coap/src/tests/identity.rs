@@ -2,10 +2,10 @@
 
 use super::*;
 
-const ELSEWHERE: &str = "192.0.2.9:1000";
+pub(super) const ELSEWHERE: &str = "192.0.2.9:1000";
 
 /// A machine whose peer has the credential of client `d`.
-fn proven() -> Bench {
+pub(super) fn proven() -> Bench {
     bench_with("192.0.2.1:9", Some("d"))
 }
 
@@ -25,7 +25,7 @@ impl Bench {
         self.run()
     }
 
-    fn named(&mut self) -> String {
+    pub(super) fn named(&mut self) -> String {
         let sent =
             self.send(&request(Kind::Con, Code::POST, 1, &["mqtt", "connection"], &["c=d", "keepalive=600"]));
         assert_eq!(sent[0].code, Code::CREATED);
@@ -363,4 +363,16 @@ fn the_numbers_of_subscriptions_are_none_that_mqtt_clients_count_to() {
     let first = b.identifier;
     b.send(&observe(2, &["ps", "b"]));
     assert!((0x800_0000..0xFFF_FFFF).contains(&first) && b.identifier == first + 1);
+}
+
+#[test]
+fn two_who_ask_for_a_token_at_the_same_time_are_both_told_one() {
+    let mut b = proven();
+    for id in 1..=2 {
+        let mut bytes = Vec::new();
+        request(Kind::Con, Code::POST, id, &["mqtt", "connection"], &["c=d"]).encode(&mut bytes);
+        b.machine.input(b.now, b.peer, &mut BytesMut::from(&bytes[..]), &mut b.out).unwrap();
+    }
+    let lengths: Vec<_> = b.run().iter().map(|m| (m.code, m.payload.len())).collect();
+    assert_eq!(lengths, [(Code::CREATED, 32), (Code::CREATED, 32)]);
 }
