@@ -83,19 +83,8 @@ fn config(how: u8) -> Config {
 
 impl Driver {
     fn new(config: Config, is_traced: bool) -> Driver {
-        let listener =
-            Listener { name: "fuzz".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
-        let facts = Facts {
-            address: ([192, 0, 2, 1], 1).into(),
-            listener: Arc::new(listener),
-            transport: Transport::Udp,
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
-            client_id: None,
-            is_direct: true,
-        };
+        let listener = Listener::new("fuzz", "coap");
+        let facts = Facts::new(Arc::new(listener), Transport::Udp, ([192, 0, 2, 1], 1).into());
         let seat = |slot| Seat {
             peer: Peer { slot, generation: 0 },
             is_there: false,

@@ -94,20 +94,9 @@ struct Driver {
 
 impl Driver {
     fn new(framing: Framing, is_small: bool) -> Driver {
-        let listener =
-            Listener { name: "fuzz".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
+        let listener = Listener::new("fuzz", "coap");
         let transport = if framing == Framing::Tcp { Transport::Tcp } else { Transport::WebSocket };
-        let facts = Facts {
-            address: ([192, 0, 2, 1], 1).into(),
-            listener: Arc::new(listener),
-            transport,
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
-            client_id: None,
-            is_direct: true,
-        };
+        let facts = Facts::new(Arc::new(listener), transport, ([192, 0, 2, 1], 1).into());
         let mut config = Config { max_message_size: 600, ..Config::default() };
         if is_small {
             config.max_body_size = 700;

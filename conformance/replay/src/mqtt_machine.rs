@@ -90,19 +90,8 @@ const CONNECTS: [&[u8]; 3] = [
 
 impl Driver {
     fn new(config: Config, is_traced: bool) -> Driver {
-        let listener =
-            Listener { name: "fuzz".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
-        let facts = Facts {
-            address: ([127, 0, 0, 1], 1).into(),
-            listener: Arc::new(listener),
-            transport: Transport::Tcp,
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
-            client_id: None,
-            is_direct: true,
-        };
+        let listener = Listener::new("fuzz", "mqtt");
+        let facts = Facts::new(Arc::new(listener), Transport::Tcp, ([127, 0, 0, 1], 1).into());
         let max_packet_size = config.max_packet_size;
         let mut driver = Driver {
             machine: Mqtt::new(Arc::new(config)),

@@ -89,23 +89,16 @@ fn config(how: u8) -> Config {
 
 impl Driver {
     fn new(how: u8) -> Driver {
-        let listener = Listener {
-            name: "fuzz".into(),
-            protocol: "mqtt_sn",
-            namespace: "".into(),
-            mountpoint: "".into(),
-        };
+        let listener = Listener::new("fuzz", "mqtt_sn");
         let is_sealed = how & 0x10 != 0;
         let facts = Facts {
-            address: ([192, 0, 2, 1], 1).into(),
-            listener: Arc::new(listener),
-            transport: if is_sealed { Transport::Dtls } else { Transport::Udp },
-            certificate: None,
-            path: None,
-            subprotocol: None,
             psk: is_sealed.then(|| "c".into()),
             client_id: is_sealed.then(|| "c".into()),
-            is_direct: true,
+            ..Facts::new(
+                Arc::new(listener),
+                if is_sealed { Transport::Dtls } else { Transport::Udp },
+                ([192, 0, 2, 1], 1).into(),
+            )
         };
         let seat = |slot| Seat {
             peer: Peer { slot, generation: 0 },

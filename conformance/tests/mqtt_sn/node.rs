@@ -52,8 +52,7 @@ fn at(slot: u32) -> Attachment {
 
 impl Node {
     pub(crate) fn new() -> Node {
-        let listener =
-            Listener { name: "sim".into(), protocol: "mqtt_sn", namespace: "".into(), mountpoint: "".into() };
+        let listener = Listener::new("sim", "mqtt_sn");
         let mut node = Node {
             router: Router::new(Options::default()),
             machine: mqtt_sn::MqttSnFactory::new(mqtt_sn::Config::default()).build(),
@@ -64,17 +63,7 @@ impl Node {
             seats: HashMap::new(),
             by_address: HashMap::new(),
             slots: 0,
-            facts: Facts {
-                address: ([192, 0, 2, 1], 1).into(),
-                listener: Arc::new(listener),
-                transport: Transport::Udp,
-                certificate: None,
-                path: None,
-                subprotocol: None,
-                psk: None,
-                client_id: None,
-                is_direct: true,
-            },
+            facts: Facts::new(Arc::new(listener), Transport::Udp, ([192, 0, 2, 1], 1).into()),
             observer: None,
             sent: Vec::new(),
             heard: Vec::new(),

@@ -47,24 +47,13 @@ fn start(disk: &Memory, now: Now) -> (Router, Arc<Store>) {
 
 impl Node {
     pub(crate) fn new() -> Node {
-        let listener =
-            Listener { name: "sim".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
+        let listener = Listener::new("sim", "mqtt");
         let (disk, now) = (Memory::default(), Now::from_micros(1_000_000));
         let (router, store) = start(&disk, now);
         Node {
             router,
             factory: mqtt::MqttFactory::new(mqtt::Config::default()),
-            facts: Facts {
-                address: ([127, 0, 0, 1], 1).into(),
-                listener: Arc::new(listener),
-                transport: Transport::Tcp,
-                certificate: None,
-                path: None,
-                subprotocol: None,
-                psk: None,
-                client_id: None,
-                is_direct: true,
-            },
+            facts: Facts::new(Arc::new(listener), Transport::Tcp, ([127, 0, 0, 1], 1).into()),
             now,
             matches: Matches::default(),
             post: Post::default(),

@@ -62,18 +62,15 @@ fn bench_at(address: &str) -> Bench {
 }
 
 fn facts(address: &str, client_id: Option<&str>) -> Facts {
-    let listener =
-        Listener { name: "udp".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
+    let listener = Listener::new("udp", "coap");
     Facts {
-        address: address.parse().unwrap(),
-        listener: Arc::new(listener),
-        transport: if client_id.is_some() { Transport::Dtls } else { Transport::Udp },
-        certificate: None,
-        path: None,
-        subprotocol: None,
         psk: client_id.map(Into::into),
         client_id: client_id.map(Into::into),
-        is_direct: true,
+        ..Facts::new(
+            Arc::new(listener),
+            if client_id.is_some() { Transport::Dtls } else { Transport::Udp },
+            address.parse().unwrap(),
+        )
     }
 }
 

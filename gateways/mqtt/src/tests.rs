@@ -19,19 +19,8 @@ impl Bench {
         let mut machine = Mqtt::new(Arc::new(config));
         let (now, mut out, peer) =
             (Now::from_micros(1_000_000), Outbox::default(), Peer { slot: 1, generation: 1 });
-        let listener =
-            Listener { name: "tcp".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
-        let facts = Facts {
-            address: ([127, 0, 0, 1], 5).into(),
-            listener: Arc::new(listener),
-            transport: Transport::Tcp,
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
-            client_id: None,
-            is_direct: true,
-        };
+        let listener = Listener::new("tcp", "mqtt");
+        let facts = Facts::new(Arc::new(listener), Transport::Tcp, ([127, 0, 0, 1], 5).into());
         machine.opened(now, peer, &facts, &mut out);
         Bench { machine, now, out, peer }
     }

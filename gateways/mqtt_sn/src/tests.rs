@@ -122,18 +122,14 @@ impl Bench {
         }
         self.slots += 1;
         let peer = Peer { slot: self.slots, generation: 1 };
-        let listener =
-            Listener { name: "udp".into(), protocol: "mqtt_sn", namespace: "".into(), mountpoint: "".into() };
+        let listener = Listener::new("udp", "mqtt_sn");
         let facts = Facts {
-            address: address(port),
-            listener: Arc::new(listener),
-            transport: if self.credential.is_some() { Transport::Dtls } else { Transport::Udp },
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
             client_id: self.credential.map(Into::into),
-            is_direct: true,
+            ..Facts::new(
+                Arc::new(listener),
+                if self.credential.is_some() { Transport::Dtls } else { Transport::Udp },
+                address(port),
+            )
         };
         self.at.insert((port, node), peer);
         self.ports.insert(peer, port);

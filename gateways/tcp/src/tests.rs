@@ -187,15 +187,12 @@ impl Bench {
         let listener =
             Listener { name: "a".into(), protocol: "tcp", namespace: "".into(), mountpoint: "tcp/".into() };
         let facts = Facts {
-            address: std::net::SocketAddr::from(([192, 0, 2, peer.slot as u8], 4711)),
-            listener: Arc::new(listener),
-            transport: self.transport,
-            certificate: None,
-            psk: None,
             client_id: self.client_id.map(Into::into),
-            path: None,
-            subprotocol: None,
-            is_direct: true,
+            ..Facts::new(
+                Arc::new(listener),
+                self.transport,
+                std::net::SocketAddr::from(([192, 0, 2, peer.slot as u8], 4711)),
+            )
         };
         self.rest.insert(peer, (BytesMut::new(), false));
         self.machine.opened(self.now, peer, &facts, &mut self.out);

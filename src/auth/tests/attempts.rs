@@ -83,19 +83,8 @@ struct Who {
 
 impl Who {
     fn from(address: &str) -> Who {
-        let listener =
-            Listener { name: "t".into(), protocol: "mqtt", namespace: "".into(), mountpoint: "".into() };
-        let facts = Facts {
-            address: address.parse().unwrap(),
-            listener: Arc::new(listener),
-            transport: Transport::Tcp,
-            certificate: None,
-            path: None,
-            subprotocol: None,
-            psk: None,
-            client_id: None,
-            is_direct: true,
-        };
+        let listener = Listener::new("t", "mqtt");
+        let facts = Facts::new(Arc::new(listener), Transport::Tcp, address.parse().unwrap());
         Who { username: None, password: None, facts, rules: ListenerRules::default() }
     }
 

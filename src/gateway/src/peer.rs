@@ -70,6 +70,13 @@ pub struct Listener {
     pub mountpoint: Box<str>,
 }
 
+impl Listener {
+    /// One that has neither namespace nor mountpoint.
+    pub fn new(name: &str, protocol: &'static str) -> Listener {
+        Listener { name: name.into(), protocol, namespace: "".into(), mountpoint: "".into() }
+    }
+}
+
 /// What is known about a peer before it has said anything in its protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -92,6 +99,23 @@ pub struct Facts {
     /// Whether `address` may be trusted to be the client's own: no browser page of an origin that is not allowed and no
     /// HTTP proxy stands between. What is granted to loopback is granted only to direct peers.
     pub is_direct: bool,
+}
+
+impl Facts {
+    /// Those of a peer that has proven nothing and with nothing between.
+    pub fn new(listener: Arc<Listener>, transport: Transport, address: SocketAddr) -> Facts {
+        Facts {
+            address,
+            listener,
+            transport,
+            certificate: None,
+            psk: None,
+            client_id: None,
+            path: None,
+            subprotocol: None,
+            is_direct: true,
+        }
+    }
 }
 
 /// An enum whose variants are labels of counters: `ALL` lists them, `label` names them.

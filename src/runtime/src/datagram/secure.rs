@@ -264,15 +264,9 @@ impl Secure {
         let address = shown.address;
         let mut proof = Proof::of(&shown.identity)?;
         let facts = Facts {
-            address: canonical(address),
-            listener: port.facts.clone(),
-            transport: port.transport(true),
             certificate: proof.certificate.clone(),
-            path: None,
-            subprotocol: None,
             psk: proof.psk.clone(),
-            client_id: None,
-            is_direct: true,
+            ..Facts::new(port.facts.clone(), port.transport(true), canonical(address))
         };
         proof.client_id = house.auth.client_id(&facts, port.rules());
         Some((proof, address))

@@ -334,15 +334,10 @@ impl Peers for Table {
         let entry = self.peek(peer)?;
         let proof = entry.secure.as_ref().map(|s| s.1.clone()).unwrap_or_default();
         Some(Facts {
-            address: canonical(entry.way.0),
-            listener: self.port.facts.clone(),
-            transport: self.port.transport(true),
             certificate: proof.certificate,
-            path: None,
-            subprotocol: None,
             psk: proof.psk,
             client_id: proof.client_id,
-            is_direct: true,
+            ..Facts::new(self.port.facts.clone(), self.port.transport(true), canonical(entry.way.0))
         })
     }
 

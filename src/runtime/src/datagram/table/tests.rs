@@ -15,8 +15,7 @@ impl Factory for Nothing {
 }
 
 fn table(max_connections: usize) -> Table {
-    let listener =
-        Listener { name: "udp".into(), protocol: "coap", namespace: "".into(), mountpoint: "".into() };
+    let listener = Listener::new("udp", "coap");
     let setup = ListenerSetup {
         name: "udp".to_owned(),
         protocol: "coap",
