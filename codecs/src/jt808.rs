@@ -17,7 +17,7 @@ mod up;
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::read::Reader;
 use crate::{Codec, Context, Credential, Def, Down, Expect, Fault, Frame, Login, Options, Up};
@@ -47,6 +47,8 @@ const AWAITED: usize = 32;
 /// A terminal's connection.
 struct Jt808 {
     max_frame: usize,
+    /// Whether what it is handed is a datagram.
+    is_whole: bool,
     /// Who it is, and what it speaks, from its first message on.
     terminal: Option<(Phone, Option<u8>)>,
     /// Whether it has logged in by a message for that.
@@ -66,6 +68,7 @@ impl Jt808 {
         let max_frame = if options.max_frame == 0 { frame::MAX_FRAME } else { options.max_frame };
         Jt808 {
             max_frame,
+            is_whole: options.is_whole,
             terminal: None,
             has_asked: false,
             serial: 0,
@@ -81,8 +84,7 @@ impl Jt808 {
         serial
     }
 
-    fn understand(&mut self, cx: &Context<'_>, message: &[u8]) -> Result<Frame, Fault> {
-        let (header, body) = frame::open(message)?;
+    fn understand(&mut self, cx: &Context<'_>, header: Header, body: Reader<'_>) -> Result<Frame, Fault> {
         let mut up = Vec::new();
         if !matches!(header.msg_id, 0x0100 | 0x0102) {
             self.know(cx, &header, &mut up)?;
@@ -219,7 +221,12 @@ impl Codec for Jt808 {
         let Some(raw) = frame::cut(buf, self.max_frame)? else { return Ok(None) };
         let mut message = std::mem::take(&mut self.message);
         frame::unescape(&raw, &mut message);
-        let frame = self.understand(cx, &message);
+        let opened = frame::open(&message);
+        // What seems to end a frame that is none may begin the next one; a datagram has no next one.
+        if opened.is_ok() || self.is_whole && buf.len() == 1 {
+            buf.advance(1);
+        }
+        let frame = opened.and_then(|(header, body)| self.understand(cx, header, body));
         self.message = message;
         // One delimiter stands before the frame.
         frame.map(Some).map_err(|fault| Fault { at: frame::raw_offset(&raw, fault.at) + 1, ..fault })

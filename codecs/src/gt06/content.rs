@@ -87,6 +87,13 @@ struct Wifi {
     rssi: i16,
 }
 
+impl Gps {
+    /// Vendors have put fields of their own before a position, in packets of the same numbers: then this is none.
+    fn is_on_earth(&self) -> bool {
+        self.lat.abs() <= 90.0 && self.lon.abs() <= 180.0 && self.angle <= 360
+    }
+}
+
 /// The byte "terminal information".
 #[derive(Serialize)]
 struct Terminal {
@@ -128,7 +135,7 @@ impl<'a> Text<'a> {
 #[derive(Clone, Copy)]
 enum Width {
     Narrow,
-    /// Only the number of the cell is.
+    /// The network and the number of the cell are.
     Wide,
     Lte,
 }
@@ -142,6 +149,10 @@ pub(super) fn decode(p: &Packet<'_>, zone_minutes: i32) -> Data {
         _ if p.is_long && !matches!(p.number, INFORMATION | PASS_THROUGH) => return other(p),
         0x10 => position(&mut r, zone_minutes, None),
         0x11 => position(&mut r, zone_minutes, Some(Width::Wide)),
+        // Of the vendors with wide cells: its length tells.
+        0x31 if r.left() == 37 => {
+            position(&mut r, zone_minutes, Some(Width::Wide)).and_then(|report| upload(report, &mut r))
+        }
         0x12 | 0x2d | 0x31 | 0x37 => position(&mut r, zone_minutes, Some(Width::Narrow)),
         0x22 => position(&mut r, zone_minutes, Some(Width::Narrow)).and_then(|report| upload(report, &mut r)),
         0xa0 => position(&mut r, zone_minutes, Some(Width::Lte)).and_then(|report| upload(report, &mut r)),
@@ -207,6 +218,9 @@ fn position(r: &mut Reader<'_>, zone_minutes: i32, cell_width: Option<Width>) ->
     let lat = if course & 0x0400 == 0 { -degrees(lat) } else { degrees(lat) };
     let lon = if course & 0x0800 == 0 { degrees(lon) } else { -degrees(lon) };
     let gps = Gps { lat, lon, angle: course & 0x03ff, satellites, speed, valid: course & 0x1000 != 0 };
+    if !gps.is_on_earth() {
+        return Err(Fault::frame(r.at(), "no position of the documents"));
+    }
     // With bit 14 some devices say that bit 15 is the ignition.
     let acc = (course & 0x4000 != 0).then_some(course & 0x8000 != 0);
     let cell = cell_width.map(|width| cell(r, width)).transpose()?;
@@ -247,9 +261,11 @@ fn upload(mut report: Report, r: &mut Reader<'_>) -> Result<Report, Fault> {
 /// A position, the cell with its length before, and the status.
 fn alarm(r: &mut Reader<'_>, zone_minutes: i32, width: Width, has_fence: bool) -> Result<Report, Fault> {
     let mut report = position(r, zone_minutes, None)?;
-    // The length counts itself.
+    // The length counts itself; that of some vendors does not, whose cells are wide without a country that says so.
     let length = usize::from(r.u8()?);
-    let mut lbs = Reader::new(r.take(length.saturating_sub(1))?, r.at());
+    let is_wide = matches!(width, Width::Narrow) && length == 10 && r.clone().u16()? & 0x8000 == 0;
+    let (width, length) = if is_wide { (Width::Wide, length) } else { (width, length.saturating_sub(1)) };
+    let mut lbs = Reader::new(r.take(length)?, r.at());
     if lbs.left() > 0 {
         let cell = cell(&mut lbs, width)?;
         report.cell = (cell.lac > 0 || cell.cell_id > 0).then_some(cell);

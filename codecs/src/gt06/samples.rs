@@ -36,6 +36,26 @@ pub(super) const UP: &[Sample] = &[
         answer: "7878 05 12 0AB8 6617 0D0A",
     },
     Sample {
+        about: "position of a vendor with wide cells: the same, with mileage and altitude",
+        hex: "7878 2A 31 180613012B39 CC 0274C4DC 050D7CD0 00 1800 02D4 000A C3C7 0DBDC415 01 00 00 00000000 02A6 000E \
+              A40B 0D0A",
+        up: &[r#"{"kind":"location","data":{"timestamp":"2024-06-19T01:43:57Z",
+            "gps":{"lat":-22.89278,"lon":-47.0944444,"angle":0,"satellites":12,"speed":0,"valid":true},
+            "cell":{"mcc":724,"mnc":10,"lac":50119,"cell_id":230540309},"acc":true,"upload_mode":0,"reuploaded":false,
+            "rest":"0000000002a6"}}"#],
+        answer: "7878 05 31 000E A785 0D0A",
+    },
+    Sample {
+        about: "alarm of a vendor with wide cells: the power was cut",
+        hex: "7878 27 32 180214123324 CA 0162BDF0 041F45D9 00 190B 0A 02D4 000B C527 0000EC02 52 06 04 02 02 005E 07E1 0D0A",
+        up: &[r#"{"kind":"alarm","data":{"timestamp":"2024-02-20T18:51:36Z",
+            "gps":{"lat":-12.91576,"lon":-38.4213117,"angle":267,"satellites":10,"speed":0,"valid":true},
+            "cell":{"mcc":724,"mnc":11,"lac":50471,"cell_id":60418},
+            "terminal":{"cut_off":false,"gps_on":true,"charging":false,"acc":true,"armed":false},
+            "voltage_level":6,"gsm":4,"alarm":{"code":2,"name":"power-cut"},"language":2}}"#],
+        answer: "7878 05 32 005E 1A64 0D0A",
+    },
+    Sample {
         about: "alarm: vibration",
         hex: "7878 25 16 0F0C1D0A2B21 C8 027AC804 0C465810 00 146F 09 01CC 00 287D 001F71 48 04 04 03 01 001C 84CF 0D0A",
         up: &[r#"{"kind":"alarm","data":{"timestamp":"2015-12-29T10:43:33Z",

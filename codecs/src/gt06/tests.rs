@@ -79,6 +79,24 @@ fn content_that_is_not_as_its_number_promises_is_published_as_it_came_and_answer
 }
 
 #[test]
+fn a_position_that_is_nowhere_on_earth_is_another_vendors_packet() {
+    // Of the tests of an open tracking server, which knows these vendors: an IMEI, or two times, come first.
+    for packet in [
+        "78783c22 010357789648774484 180c06142038 180c06142038 cb03313ee4061fe98300185e0900000000000000004609 \
+         84284c00020000 00000171 01d6f35d 0d0a",
+        "78782712 0866703066502297 1a020c0a1e32c601727c1c0f89af002c14fa01366e000100010c 003c1fdd 0d0a",
+    ] {
+        let mut bytes = hex(packet);
+        let end = bytes.len() - 4;
+        let crc = Checksum::Crc16X25.of(&bytes[2..end]).to_be_bytes();
+        bytes[end..end + 2].copy_from_slice(&crc[2..]);
+        let frame = decode(&mut *device(), &bytes);
+        assert!(frame.up[0].to_json().starts_with(r#"{"kind":"other","data":{"protocol":"#), "{:?}", frame.up);
+        assert!(!frame.answer.is_empty());
+    }
+}
+
+#[test]
 fn a_clock_that_was_never_set_is_no_time() {
     let said = says(&mut *device(), &packet_of(0x10, "00 00 00 00 00 00 c0 00000000 00000000 00 0000"));
     assert!(said.starts_with(r#"{"kind":"location","data":{"gps":"#), "{said}");

@@ -76,8 +76,9 @@ impl Header {
     }
 }
 
-/// Cuts a frame off, without its delimiters; None if there is no whole one yet. Delimiters without anything
-/// between them are skipped: after a lost one, the end of one frame looks like the beginning of the next.
+/// Cuts a frame off, without its delimiters; None if there is no whole one yet. The one behind it is left, since it
+/// may be how the next frame begins. Delimiters without anything between them are skipped: after a lost one, the end
+/// of one frame looks like the beginning of the next.
 pub(super) fn cut(buf: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Fault> {
     let Some(skip) = buf.iter().position(|b| *b != DELIMITER) else {
         let extra = buf.len().saturating_sub(1);
@@ -96,9 +97,7 @@ pub(super) fn cut(buf: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Fault
         }
         Some(end) => {
             buf.advance(skip);
-            let frame = buf.split_to(end - skip).freeze();
-            buf.advance(1);
-            Ok(Some(frame))
+            Ok(Some(buf.split_to(end - skip).freeze()))
         }
         None if buf.len() - skip > max => {
             buf.clear();

@@ -164,6 +164,28 @@ fn delimiters_without_a_frame_and_garbage_between_frames_lose_nothing() {
 }
 
 #[test]
+fn a_frame_that_has_lost_its_end_does_not_take_the_next_one_with_it() {
+    let beat = frame(0x0002, OLD, 3, None, &[]);
+    let mut spoilt = beat.clone();
+    spoilt[4] ^= 1;
+    for (bad, is_whole) in [(&beat[..9], false), (&beat[..9], true), (&spoilt, false), (&spoilt, true)] {
+        let (_, cx) = terminal(OLD);
+        let mut codec = (DEF.build)(&Options { is_whole, ..Options::default() });
+        let mut buf = BytesMut::from(&[bad, &beat, &beat].concat()[..]);
+        assert_eq!(codec.decode(&cx, &mut buf).unwrap_err().costs, Costs::Frame);
+        for _ in 0..2 {
+            assert_eq!(codec.decode(&cx, &mut buf).unwrap().unwrap().up.last(), Some(&Up::Heartbeat));
+        }
+        assert_eq!(codec.decode(&cx, &mut buf), Ok(None));
+    }
+    // A datagram of nothing else is one bad frame, and not two.
+    let mut codec = (DEF.build)(&Options { is_whole: true, ..Options::default() });
+    let mut buf = BytesMut::from(&spoilt[..]);
+    codec.decode(&CX, &mut buf).unwrap_err();
+    assert!(buf.is_empty());
+}
+
+#[test]
 fn a_frame_without_end_is_not_kept_for_ever() {
     let (mut codec, cx) = terminal(OLD);
     let mut buf = BytesMut::from(&[0x7e][..]);
