@@ -91,7 +91,11 @@ fn a_position_that_is_nowhere_on_earth_is_another_vendors_packet() {
         let crc = Checksum::Crc16X25.of(&bytes[2..end]).to_be_bytes();
         bytes[end..end + 2].copy_from_slice(&crc[2..]);
         let frame = decode(&mut *device(), &bytes);
-        assert!(frame.up[0].to_json().starts_with(r#"{"kind":"other","data":{"protocol":"#), "{:?}", frame.up);
+        assert!(
+            frame.up[0].to_json().starts_with(r#"{"kind":"other","data":{"protocol":"#),
+            "{:?}",
+            frame.up
+        );
         assert!(!frame.answer.is_empty());
     }
 }

@@ -63,18 +63,22 @@ struct Widths {
     id: usize,
     count: usize,
     has_generation: bool,
+    /// Whether there are elements of sixteen bytes, with a count of their own: some models have, and no page says so.
+    has_sixteen: bool,
     has_variable: bool,
 }
 
 impl Widths {
     /// Of Codec 8, 8 Extended and 16.
     fn of(codec: u8) -> Option<Widths> {
-        match codec {
-            0x08 => Some(Widths { id: 1, count: 1, has_generation: false, has_variable: false }),
-            0x8e => Some(Widths { id: 2, count: 2, has_generation: false, has_variable: true }),
-            0x10 => Some(Widths { id: 2, count: 1, has_generation: true, has_variable: false }),
-            _ => None,
-        }
+        let (has_generation, has_variable) = (codec == 0x10, codec == 0x8e);
+        let (id, count) = match codec {
+            0x08 => (1, 1),
+            0x8e => (2, 2),
+            0x10 => (2, 1),
+            _ => return None,
+        };
+        Some(Widths { id, count, has_generation, has_sixteen: false, has_variable })
     }
 }
 
@@ -84,10 +88,16 @@ pub(super) fn decode(r: &mut Reader<'_>) -> Result<Records, Fault> {
     let codec = r.u8()?;
     let widths =
         Widths::of(codec).ok_or_else(|| Fault::frame(at, format!("there is no codec {codec:#04x}")))?;
+    // All counts have to be right, which they are not in a form that is not the packet's.
+    records(&mut r.clone(), &widths)
+        .or_else(|fault| records(r, &Widths { has_sixteen: true, ..widths }).map_err(|_| fault))
+}
+
+fn records(r: &mut Reader<'_>, widths: &Widths) -> Result<Records, Fault> {
     let count = r.u8()?;
     let mut up = Vec::with_capacity(usize::from(count).min(64));
     for _ in 0..count {
-        up.push(Up::Data(Data::json("location", &record(r, &widths)?)));
+        up.push(Up::Data(Data::json("location", &record(r, widths)?)));
     }
     // The device wants an answer to nothing too.
     if count == 0 {
@@ -126,6 +136,14 @@ fn elements(r: &mut Reader<'_>, widths: &Widths) -> Result<BTreeMap<u16, Io>, Fa
         for _ in 0..count {
             let id = id(r, widths)?;
             io.insert(id, number(r.uint(bytes)?));
+        }
+    }
+    if widths.has_sixteen {
+        let count = r.uint(widths.count)?;
+        found += count;
+        for _ in 0..count {
+            let id = id(r, widths)?;
+            io.insert(id, Io::Bytes { hex: crate::hex::encode(r.take(16)?) });
         }
     }
     if widths.has_variable {
