@@ -344,8 +344,9 @@ pub(super) fn text(p: &Packet<'_>) -> Option<(u32, Vec<u8>)> {
     if p.number == STRING {
         let length = usize::from(r.u8().ok()?);
         let flag = r.u32().ok()?;
-        // Padded with zeros by some devices.
-        let text = r.take(length.checked_sub(4)?).ok()?;
+        // Padded with zeros by some devices, of which some say no length: the language is behind it.
+        let length = if length == 0 { r.left().checked_sub(2)? } else { length.checked_sub(4)? };
+        let text = r.take(length).ok()?;
         let end = text.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
         return Some((flag, text[..end].to_vec()));
     }

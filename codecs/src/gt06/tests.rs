@@ -48,10 +48,14 @@ fn an_answer_belongs_to_the_command_with_its_server_flag() {
     // 0x15: length, server flag, text, language.
     let reply = packet_of(0x15, "06 00000002 4f4b 0002");
     assert_eq!(says(&mut *codec, &reply), r#"{"reply":{"key":2,"ok":true,"data":{"text":"OK"}}}"#);
+    // Of a device that says no length, and fills up with zeros (an open tracking server's tests have such frames).
+    assert_eq!(command(&mut *codec, "DYD#").unwrap().0, Expect::Reply(3));
+    let reply = packet_of(0x15, "00 00000003 4459443d5375636365737321 0000000000000000 0001");
+    assert_eq!(says(&mut *codec, &reply), r#"{"reply":{"key":3,"ok":true,"data":{"text":"DYD=Success!"}}}"#);
     // 0x21: server flag, encoding, text.
     let reply = packet_of(0x21, "00000001 01 4f4b");
     assert_eq!(says(&mut *codec, &reply), r#"{"reply":{"key":1,"ok":true,"data":{"text":"OK"}}}"#);
-    let other = packet_of(0x21, "00000003 01 4f4b");
+    let other = packet_of(0x21, "00000004 01 4f4b");
     assert_eq!(says(&mut *codec, &other), r#"{"kind":"message","data":{"text":"OK"}}"#);
     assert!(decode(&mut *codec, &other).answer.is_empty());
 }
