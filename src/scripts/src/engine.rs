@@ -18,6 +18,7 @@ use rquickjs::context::EvalOptions;
 use rquickjs::object::Filter;
 use rquickjs::{Array, Atom, Context, Ctx, Function, Object, Persistent, Runtime, Value};
 
+use crate::json::Keys;
 use crate::pipe::{Convention, Limits};
 use crate::scope::{KeptWords, Scope, Stop, Thrown, thrown};
 use crate::survey::Survey;
@@ -78,6 +79,7 @@ struct Engine {
     globals: Globals,
     tools: Persistent<Object<'static>>,
     words: KeptWords,
+    keys: Keys,
     context: Context,
     runtime: Runtime,
     watch: Rc<Watch>,
@@ -154,6 +156,7 @@ impl Engine {
             ctx: ctx.clone(),
             tools: &self.tools,
             words: self.words.restore(ctx)?,
+            keys: &self.keys,
             entry: &self.entry,
             kept,
             has: program.has,
@@ -337,7 +340,7 @@ impl Program {
             true => format!("it took longer than {} ms to load", self.limits.time.as_millis()),
             false => why,
         })?;
-        Ok(Engine { entry, kept, globals, tools, words, context, runtime, watch })
+        Ok(Engine { entry, kept, globals, tools, words, keys: Keys::default(), context, runtime, watch })
     }
 
     fn evaluate<'js>(&self, ctx: &Ctx<'js>, watch: &Rc<Watch>) -> Result<Made, Stop> {

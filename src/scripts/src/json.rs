@@ -1,10 +1,12 @@
 //! JSON of plain values, which takes half the time of the engine's own `JSON.stringify`: it makes lists of keys that nobody sees.
 //! What is not plain is left to the engine: a `toJSON`, a Proxy, an object of a class, text that is no Unicode.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::Write;
 
 use rquickjs::atom::PredefinedAtom;
-use rquickjs::{Array, Error, Object, String as Text, Type, Value};
+use rquickjs::{Array, Atom, Error, Object, Persistent, String as Text, Type, Value};
 
 use crate::engine::MAX_RESULT;
 
@@ -12,6 +14,13 @@ use crate::engine::MAX_RESULT;
 const MAX_DEPTH: usize = 32;
 /// Below this every number without a fraction is an `i64`, -0 too, which is written as 0.
 const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// Most keys that are remembered, and the bytes of each in JSON.
+const KEYS: (usize, usize) = (256, 64);
+
+/// Keys as JSON writes them: most answers of a script have the same ones. No script sees what is in here.
+#[derive(Default)]
+pub(crate) struct Keys(RefCell<HashMap<Persistent<Atom<'static>>, Box<[u8]>>>);
 
 /// Why there is no JSON.
 enum Not {
@@ -27,14 +36,15 @@ impl From<Error> for Not {
     }
 }
 
-/// Appends the value in JSON. `plain` is the prototype of objects which are of no class.
+/// Appends the value in JSON. `plain` is the prototype of objects which are of no class. `keys` are those of the value's engine.
 pub(crate) fn write<'js>(
     value: &Value<'js>,
     plain: &Object<'js>,
+    keys: &Keys,
     into: &mut Vec<u8>,
 ) -> Result<Written, Error> {
     let begin = into.len();
-    let mut writer = Writer { out: into, begin, plain };
+    let mut writer = Writer { out: into, begin, plain, keys };
     let written = match writer.value(value, 0) {
         Ok(true) => return Ok(Written::Json),
         Ok(false) => Written::Nothing,
@@ -60,6 +70,7 @@ struct Writer<'a, 'js> {
     out: &'a mut Vec<u8>,
     begin: usize,
     plain: &'a Object<'js>,
+    keys: &'a Keys,
 }
 
 impl<'js> Writer<'_, 'js> {
@@ -128,19 +139,38 @@ impl<'js> Writer<'_, 'js> {
         self.no_own_form(object)?;
         self.out.push(b'{');
         let begin = self.out.len();
-        for property in object.props::<Text<'js>, Value<'js>>() {
+        for property in object.props::<Atom<'js>, Value<'js>>() {
             let (key, value) = property?;
             let before = self.out.len();
             if before > begin {
                 self.out.push(b',');
             }
-            self.text(&key)?;
-            self.out.push(b':');
+            self.key(key)?;
             if !self.value(&value, depth + 1)? {
                 self.out.truncate(before);
             }
         }
         self.out.push(b'}');
+        Ok(())
+    }
+
+    /// With the colon behind it.
+    fn key(&mut self, key: Atom<'js>) -> Result<(), Not> {
+        let ctx = self.plain.ctx();
+        let mut keys = self.keys.0.borrow_mut();
+        let kept = Persistent::save(ctx, key);
+        if let Some(json) = keys.get(&kept) {
+            self.out.extend_from_slice(json);
+            return Ok(());
+        }
+        let begin = self.out.len();
+        let key = kept.clone().restore(ctx)?;
+        self.text(&key.to_js_string()?)?;
+        self.out.push(b':');
+        let json = &self.out[begin..];
+        if keys.len() < KEYS.0 && json.len() <= KEYS.1 {
+            keys.insert(kept, json.into());
+        }
         Ok(())
     }
 
@@ -161,7 +191,7 @@ mod tests {
     }
 
     fn written<'js>(ctx: &Ctx<'js>, value: &Value<'js>, into: &mut Vec<u8>) -> Result<Written, Error> {
-        write(value, &Object::new(ctx.clone())?.get_prototype().unwrap(), into)
+        write(value, &Object::new(ctx.clone())?.get_prototype().unwrap(), &Keys::default(), into)
     }
 
     /// What is written here, and what the engine writes.
@@ -227,6 +257,30 @@ mod tests {
             }
             let throws: Value<'_> = ctx.eval("({get x() { throw 'no' }})").unwrap();
             assert!(written(&ctx, &throws, &mut Vec::new()).is_err());
+        });
+    }
+
+    #[test]
+    fn keys_are_the_same_the_second_time_and_not_all_are_kept() {
+        with(|ctx| {
+            let plain = Object::new(ctx.clone()).unwrap().get_prototype().unwrap();
+            let keys = Keys::default();
+            let long = "k".repeat(KEYS.1);
+            for source in [
+                format!("({{a: 1, 'a b': 2, '\"': 3, 7: 4, {long}: 5}})"),
+                "(() => { const o = {}; for (let i = 0; i < 1000; i++) o['k' + i] = i; return o })()"
+                    .to_owned(),
+            ] {
+                let value: Value<'_> = ctx.eval(source).unwrap();
+                let engine = ctx.json_stringify(value.clone()).unwrap().unwrap().to_string().unwrap();
+                for _ in 0..2 {
+                    let mut json = Vec::new();
+                    assert_eq!(write(&value, &plain, &keys, &mut json).unwrap(), Written::Json);
+                    assert_eq!(String::from_utf8(json).unwrap(), engine);
+                }
+            }
+            assert_eq!(keys.0.borrow().len(), KEYS.0);
+            assert!(keys.0.borrow().values().all(|json| json.len() <= KEYS.1));
         });
     }
 

@@ -15,15 +15,15 @@ impl<'js> Scope<'_, 'js> {
     /// A payload: `{"data": …, "normalized": …, "warnings": […]}`.
     pub(crate) fn decode_uplink(&self, call: &Call<'_>, payload: &[u8]) -> Result<Vec<u8>, Stop> {
         let (name, decode) = self.function(&DECODE)?;
-        let bytes = self.list(payload)?;
         if name != "decodeUplink" {
+            let bytes = self.list(payload)?;
             let data = match name {
                 "Decoder" => decode.call((bytes, call.port))?,
                 _ => decode.call((call.port, bytes, Object::new(self.ctx.clone())?))?,
             };
             return self.data(&data, &[], None);
         }
-        let input: Value<'js> = self.words.uplink.call((bytes, call.port, call.wall_ms as f64))?;
+        let input = self.uplink(payload, call.port, call.wall_ms)?;
         let output: Value<'js> = decode.call((input,))?;
         let Some(output) = output.as_object() else {
             return Err(Stop::Bad(format!("decodeUplink gave {}", output.type_name())));

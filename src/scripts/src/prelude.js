@@ -385,7 +385,7 @@
     list: (...bytes) => bytes,
     plain: Object.prototype,
     // TS013's input of decodeUplink.
-    uplink: (bytes, fPort, ms) => ({ bytes, fPort, recvTime: new Time(ms), variables: {} }),
+    uplink: (fPort, ms, ...bytes) => ({ bytes, fPort, recvTime: new Time(ms), variables: {} }),
     // What `decode` and `encode` are told of the device.
     context: (device, fPort, ms) => ({ device, fPort, recvTime: new Time(ms) }),
     // The bytes from `at` on, which are not copied.

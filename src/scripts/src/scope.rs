@@ -6,7 +6,7 @@ use rquickjs::function::Args;
 use rquickjs::{Array, Atom, Ctx, Function, IntoJs, Object, Persistent, Value};
 
 use crate::engine::{BEFORE, MAX_RESULT, NAMES};
-use crate::json::{self, Written};
+use crate::json::{self, Keys, Written};
 
 /// Most characters of an error.
 const MAX_WHY: usize = 1000;
@@ -113,6 +113,7 @@ pub(crate) struct Scope<'a, 'js> {
     pub(crate) ctx: Ctx<'js>,
     pub(crate) tools: &'a Persistent<Object<'static>>,
     pub(crate) words: Words<'js>,
+    pub(crate) keys: &'a Keys,
     pub(crate) entry: &'a Persistent<Function<'static>>,
     /// The script's functions, if they are the same in each call.
     pub(crate) kept: Option<Array<'js>>,
@@ -167,6 +168,21 @@ impl<'js> Scope<'_, 'js> {
         Ok(list)
     }
 
+    /// What TS013 gives to `decodeUplink`.
+    pub(crate) fn uplink(&self, bytes: &[u8], port: u8, wall_ms: u64) -> Result<Value<'js>, Stop> {
+        // A list too long for arguments takes the place of an empty one.
+        let (bytes, list) = if bytes.len() <= MAX_ARGS { (bytes, &[][..]) } else { (&[][..], bytes) };
+        let mut args = Args::new(self.ctx.clone(), bytes.len() + 2);
+        args.push_arg(port)?;
+        args.push_arg(wall_ms as f64)?;
+        args.push_args(bytes.iter().copied())?;
+        let input: Object<'js> = args.apply(&self.words.uplink)?;
+        if !list.is_empty() {
+            self.set(&input, "bytes", self.list(list)?)?;
+        }
+        Ok(input.into_value())
+    }
+
     /// A value of JSON.
     pub(crate) fn parse(&self, json: &[u8]) -> Result<Value<'js>, Stop> {
         Ok(self.ctx.json_parse(json)?)
@@ -181,7 +197,7 @@ impl<'js> Scope<'_, 'js> {
     /// Appends the value in JSON; false of what JSON has no word for.
     pub(crate) fn json(&self, value: &Value<'js>, into: &mut Vec<u8>) -> Result<bool, Stop> {
         let begin = into.len();
-        match json::write(value, &self.words.plain, into)? {
+        match json::write(value, &self.words.plain, self.keys, into)? {
             Written::Json => {}
             Written::Nothing => return Ok(false),
             Written::NotPlain => match self.ctx.json_stringify(value.clone())? {
