@@ -131,7 +131,10 @@ fn codec(s: &mut Section<'_>, library: &Library) -> Box<str> {
         Kind::Text(name) if library.knows(name) => Ok(name.clone()),
         Kind::Text(name) => {
             let near = nearest(name, names.iter().map(|n| &**n));
-            let hint = near.map(|n| format!("; did you mean \"{n}\"?")).unwrap_or_default();
+            let hint = near.map_or_else(
+                || format!("; yours would be {name}.js or {name}.wasm in `codecs.folder`"),
+                |near| format!("; did you mean \"{near}\"?"),
+            );
             Err(format!("there is no codec \"{name}\"; there are {}{hint}", names.join(", ")))
         }
         _ => Err("must be a codec's name".to_owned()),

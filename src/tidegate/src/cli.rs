@@ -286,7 +286,8 @@ pub(crate) enum Stored {
     Stats,
     /// Read every record; fails if any is damaged.
     Check,
-    /// Copy everything, as it is at this moment, into a folder that can then be given as `--data`.
+    /// Copy all records, as they are at this moment, into a folder that can then be given as `--data`; not the versions of
+    /// codecs and not the key of DTLS associations, which are files beside them.
     Backup { folder: PathBuf },
 }
 

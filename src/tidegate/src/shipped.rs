@@ -101,6 +101,23 @@ fn the_example_of_every_gateway_is_understood() {
     }
 }
 
+#[test]
+fn what_the_guides_show_of_configuration_can_be_copied() {
+    let codecs = format!("[codecs]\nfolder = {:?}\n", etc().join("codecs"));
+    let mut count = 0;
+    for guide in ["codecs", "gateways/coap", "gateways/mqtt", "gateways/mqtt_sn", "gateways/tcp"] {
+        let text = std::fs::read_to_string(etc().join("..").join(guide).join("README.md")).unwrap();
+        for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let mut mistakes = Vec::new();
+            let root = file::decode(&Arc::from(guide), &format!("{codecs}{block}"), &mut mistakes);
+            settings::decode(root, &Arc::default(), &mut mistakes);
+            assert_eq!(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0], "{block}");
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count} blocks");
+}
+
 /// What a section knows: it lists its keys to who uses another.
 fn known_keys(section: &str) -> Vec<String> {
     let (shipped, _) = shipped();

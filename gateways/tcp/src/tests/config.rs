@@ -33,6 +33,9 @@ fn a_codec_that_is_not_there_is_a_mistake_with_a_suggestion() {
     let (_, mistakes) = read(&[("codec", text("teltonica"))]);
     assert!(mistakes[0].starts_with("l.codec: there is no codec \"teltonica\""), "{mistakes:?}");
     assert!(mistakes[0].ends_with("did you mean \"teltonika\"?"), "{mistakes:?}");
+    let (_, mistakes) = read(&[("codec", text("our-own-thing"))]);
+    let end = "; yours would be our-own-thing.js or our-own-thing.wasm in `codecs.folder`";
+    assert!(mistakes[0].ends_with(end), "{mistakes:?}");
     let (_, mistakes) = read(&[]);
     assert!(mistakes[0].starts_with("l.codec: is missing: there are "), "{mistakes:?}");
 }
