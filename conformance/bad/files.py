@@ -1,4 +1,4 @@
-"""No file descriptor is left: accepting pauses without spinning, who is connected is served, and it recovers."""
+"""No file descriptor is left for those who come: nothing spins, who is connected is served, the operator too, and it recovers."""
 
 import socket
 import time
@@ -11,7 +11,34 @@ from probe import Probe
 FILES = 256
 
 
+class Shell(harness.Tidegate):
+    """Started by hand: a shell's limit is low, and may be raised."""
+
+    def _spawn(self, command, environment):
+        super()._spawn(["prlimit", f"--nofile={FILES // 4}:{FILES * 4}", *command], environment)
+
+
 class Files(unittest.TestCase):
+    def crowd(self, server, count):
+        for _ in range(count):
+            self.addCleanup(socket.create_connection((harness.HOST, server.port("tcp")), 5).close)
+
+    def test_a_crowd_leaves_the_operator_and_the_store_what_they_need(self):
+        with harness.Tidegate(files=FILES) as server:
+            self.crowd(server, FILES + 200)
+            said = server.cli("pub", "-r", "kept", "x", timeout=10).stdout
+            self.assertIn("published", said)
+            topics = server.items("topics", "kept")
+            self.assertEqual([t["topic"] for t in topics], ["kept"])
+            self.assertEqual(server.get("/health")[0], 200)
+            self.assertNotIn("cannot accept", server.said())
+
+    def test_the_limit_of_a_shell_is_raised(self):
+        with Shell() as server:
+            self.crowd(server, FILES)
+            with packets.Client(server.port("tcp")) as client:
+                self.assertEqual(client.connect("one more"), 0)
+
     def test_without_descriptors_accepting_pauses_does_not_spin_and_recovers(self):
         with harness.Tidegate(files=FILES) as server:
             with Probe(server) as probe:

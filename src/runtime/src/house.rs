@@ -99,6 +99,8 @@ pub struct House {
     pub traces: Traces,
     /// Stream connections open now.
     pub connections: AtomicUsize,
+    /// Most of them that the system lets the process have open.
+    pub most_connections: usize,
     /// Password checks waiting or running.
     pub logins: AtomicUsize,
     /// All listeners are open and no stop was asked for.

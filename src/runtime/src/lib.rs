@@ -18,6 +18,7 @@ mod complaint;
 pub mod config;
 pub mod conn;
 pub mod datagram;
+mod descriptors;
 pub mod house;
 pub mod http;
 pub mod keeper;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use gateway::Close;
+use gateway::{Close, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
@@ -21,6 +21,8 @@ const BACKLOG: i32 = 4096;
 const UDP_BUFFER: usize = 4 << 20;
 /// Accepted before others on this thread have their turn.
 const BATCH: usize = 64;
+/// Pause between two lines of the log about that.
+const QUIET: Duration = Duration::from_secs(60);
 /// Rest after the process or the system ran out of file descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 
@@ -79,7 +81,7 @@ pub async fn accept(house: Arc<House>, port: Arc<Port>, listener: mio::net::TcpL
         Err(error) => return tracing::error!(%error, listener = %port.facts.name, "cannot watch the port"),
     };
     let mut rate = Bucket::new(house.clock.now().instant, port.setup.connect_rate);
-    let mut next = 0;
+    let (mut next, mut silent_until) = (0, Instant::default());
     loop {
         let Ok(mut guard) = listener.readable().await else { return };
         for _ in 0..BATCH {
@@ -102,7 +104,11 @@ pub async fn accept(house: Arc<House>, port: Arc<Port>, listener: mio::net::TcpL
                 }
                 Err(e) if is_exhausted(&e) => {
                     house.metrics.accept_failed();
-                    tracing::warn!(error = %e, listener = %port.facts.name, "cannot accept; pausing");
+                    let now = house.clock.now().instant;
+                    if now >= silent_until {
+                        silent_until = now + QUIET;
+                        tracing::warn!(error = %e, listener = %port.facts.name, "cannot accept; pausing");
+                    }
                     tokio::time::sleep(REST).await;
                     break;
                 }
@@ -124,7 +130,8 @@ fn has_room(house: &House, port: &Port) -> bool {
         port.open.fetch_sub(1, Ordering::Relaxed);
         return false;
     }
-    if house.connections.fetch_add(1, Ordering::Relaxed) >= house.limits.read().max_connections {
+    let most = house.limits.read().max_connections.min(house.most_connections);
+    if house.connections.fetch_add(1, Ordering::Relaxed) >= most {
         port.open.fetch_sub(1, Ordering::Relaxed);
         house.connections.fetch_sub(1, Ordering::Relaxed);
         return false;

@@ -27,7 +27,7 @@ use crate::mailbox::{Mail, Mailbox};
 use crate::metrics::Metrics;
 use crate::requests::{self, RequestTopic};
 use crate::scripts::{self, Scripts};
-use crate::{admin, datagram, http, listen, sys, wait};
+use crate::{admin, datagram, descriptors, http, listen, sys, wait};
 
 /// One listener with what makes its machines.
 pub struct Gate {
@@ -108,6 +108,13 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
     if let Err(e) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&setup.node.data) {
         return Err(StartError(format!("cannot make the data folder {}: {e}", setup.node.data.display())));
     }
+    let most_connections = descriptors::most_connections();
+    if most_connections < setup.limits.max_connections {
+        tracing::info!(
+            most_connections,
+            "fewer than limits.max_connections: the system's limit of open files (ulimit -n)"
+        );
+    }
     let clock = Clock::start();
     let (router, store) = open_store(&setup, &clock, router)?;
     let scripts = Arc::new(Scripts::default());
@@ -128,6 +135,7 @@ async fn run_inside(plan: Plan) -> Result<(), StartError> {
         keeper: Arc::new(keeper),
         traces: Traces::default(),
         connections: AtomicUsize::new(0),
+        most_connections,
         logins: AtomicUsize::new(0),
         is_ready: AtomicBool::new(false),
         request_topics: RequestTopic::of(opened.iter().map(|(port, _)| &**port)),
