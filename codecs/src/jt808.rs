@@ -59,6 +59,8 @@ struct Jt808 {
     /// Commands that have an answer of their own, which comes after a 0x0001 or in its place: serial number and
     /// answer.
     awaited: VecDeque<(u16, u16)>,
+    /// Commands that went in sub-packages: serial numbers of the first and the last.
+    split: VecDeque<(u16, u16)>,
     /// The frame that is read now, without escapes.
     message: Vec<u8>,
 }
@@ -74,6 +76,7 @@ impl Jt808 {
             serial: 0,
             parts: Parts::default(),
             awaited: VecDeque::new(),
+            split: VecDeque::new(),
             message: Vec::new(),
         }
     }
@@ -82,6 +85,19 @@ impl Jt808 {
         let serial = self.serial;
         self.serial = serial.wrapping_add(1);
         serial
+    }
+
+    /// The serial number of a command's last sub-package, whose answer is the command's.
+    fn last_serial(&mut self, parts: u16) -> u16 {
+        let (first, last) = (self.serial, self.serial.wrapping_add(parts - 1));
+        self.serial = last.wrapping_add(1);
+        if parts > 1 {
+            if self.split.len() == AWAITED {
+                self.split.pop_front();
+            }
+            self.split.push_back((first, last));
+        }
+        last
     }
 
     fn understand(&mut self, cx: &Context<'_>, header: Header, body: Reader<'_>) -> Result<Frame, Fault> {
@@ -158,13 +174,22 @@ impl Jt808 {
     }
 
     /// Which command has its outcome by this; None if none has. A 0x0001 that says yes to a command with an answer
-    /// of its own is no outcome yet.
+    /// of its own, or to a sub-package before the last, is no outcome yet.
     fn serial_of(&mut self, msg_id: u16, answered: &up::Answered) -> Option<u16> {
-        let at = self.awaited.iter().position(|(serial, awaited)| match answered.serial {
-            Some(answered) => answered == *serial,
+        let is_part = |part: u16| {
+            let is_in = |(first, last): &&(u16, u16)| part.wrapping_sub(*first) < last.wrapping_sub(*first);
+            self.split.iter().find(is_in).map(|(_, last)| *last)
+        };
+        let whole = answered.serial.and_then(is_part);
+        if whole.is_some() && msg_id == 0x0001 && answered.is_ok {
+            return None;
+        }
+        let serial = whole.or(answered.serial);
+        let at = self.awaited.iter().position(|(command, awaited)| match serial {
+            Some(serial) => serial == *command,
             None => *awaited == msg_id,
         });
-        let Some(at) = at else { return answered.serial };
+        let Some(at) = at else { return serial };
         if msg_id == 0x0001 && answered.is_ok {
             return None;
         }
@@ -239,8 +264,8 @@ impl Codec for Jt808 {
             return Err(fault("the terminal has not said anything yet".to_owned()));
         };
         let message = down::encode(down, version.is_some()).map_err(fault)?;
-        frame::seal((&phone, version), message.id, self.serial, &message.body, into)?;
-        let serial = self.next_serial();
+        let parts = frame::seal_all((&phone, version), message.id, self.serial, &message.body, into)?;
+        let serial = self.last_serial(parts);
         if let Some(answer) = down::answer_of(message.id) {
             if self.awaited.len() == AWAITED {
                 self.awaited.pop_front();

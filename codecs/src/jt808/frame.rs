@@ -160,6 +160,9 @@ pub(super) fn open(message: &[u8]) -> Result<(Header, Reader<'_>), Fault> {
     Ok((Header { msg_id, encryption, version, phone, serial, part }, fields))
 }
 
+/// Most sub-packages of a message to a terminal: a megabyte, as in the other direction.
+const PARTS: u16 = 1 << 10;
+
 /// Appends a frame for the terminal that `like` is from.
 pub(super) fn seal(
     like: (&Phone, Option<u8>),
@@ -168,17 +171,53 @@ pub(super) fn seal(
     body: &[u8],
     into: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    let (phone, version) = like;
-    let Some(length) = u16::try_from(body.len()).ok().filter(|n| usize::from(*n) <= BODY) else {
+    if body.len() > BODY {
         return Err(Fault::frame(0, format!("{} bytes are more than a body of {BODY}", body.len())));
+    }
+    write(like, msg_id, serial, None, body, into);
+    Ok(())
+}
+
+/// As [`seal`]; a body that is too long goes in sub-packages with serial numbers one after another (4.4.3). How many.
+pub(super) fn seal_all(
+    like: (&Phone, Option<u8>),
+    msg_id: u16,
+    serial: u16,
+    body: &[u8],
+    into: &mut Vec<u8>,
+) -> Result<u16, Fault> {
+    let parts = u16::try_from(body.len().div_ceil(BODY)).ok().filter(|parts| *parts <= PARTS);
+    let Some(parts) = parts else {
+        return Err(Fault::frame(0, format!("{} bytes are more than {PARTS} sub-packages", body.len())));
     };
-    let properties = length | if version.is_some() { 1 << 14 } else { 0 };
+    if parts <= 1 {
+        return seal(like, msg_id, serial, body, into).map(|()| 1);
+    }
+    for (place, part) in (1..=parts).zip(body.chunks(BODY)) {
+        write(like, msg_id, serial.wrapping_add(place - 1), Some((parts, place)), part, into);
+    }
+    Ok(parts)
+}
+
+/// A body that is short enough.
+fn write(
+    (phone, version): (&Phone, Option<u8>),
+    msg_id: u16,
+    serial: u16,
+    part: Option<(u16, u16)>,
+    body: &[u8],
+    into: &mut Vec<u8>,
+) {
+    let bit = |is_set: bool, bit: u16| if is_set { 1 << bit } else { 0 };
+    let properties = body.len() as u16 | bit(version.is_some(), 14) | bit(part.is_some(), 13);
     let (id, properties, serial) = (msg_id.to_be_bytes(), properties.to_be_bytes(), serial.to_be_bytes());
-    let parts = [&id[..], &properties, version.as_slice(), phone.as_bytes(), &serial, body];
-    let check = [parts.iter().fold(0, |sum, part| sum ^ xor(part))];
-    into.reserve(body.len() + 24);
+    let place = part.map(|(parts, place)| [parts.to_be_bytes(), place.to_be_bytes()]);
+    let place = place.as_ref().map(|place| place.as_flattened()).unwrap_or_default();
+    let fields = [&id[..], &properties, version.as_slice(), phone.as_bytes(), &serial, place, body];
+    let check = [fields.iter().fold(0, |sum, field| sum ^ xor(field))];
+    into.reserve(body.len() + 28);
     into.push(DELIMITER);
-    for byte in parts.into_iter().chain([&check[..]]).flatten() {
+    for byte in fields.into_iter().chain([&check[..]]).flatten() {
         match *byte {
             DELIMITER => into.extend_from_slice(&[ESCAPE, 2]),
             ESCAPE => into.extend_from_slice(&[ESCAPE, 1]),
@@ -186,7 +225,6 @@ pub(super) fn seal(
         }
     }
     into.push(DELIMITER);
-    Ok(())
 }
 
 fn xor(bytes: &[u8]) -> u8 {

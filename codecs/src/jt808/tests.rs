@@ -164,6 +164,41 @@ fn delimiters_without_a_frame_and_garbage_between_frames_lose_nothing() {
 }
 
 #[test]
+fn a_long_command_goes_in_sub_packages_and_its_outcome_is_the_answer_to_the_last() {
+    let long: Vec<u8> = (0..2500_u16).map(|n| n as u8).collect();
+    let raw = format!(r#"{{"msg_id":33032,"body_hex":"{}"}}"#, hex::encode(&long));
+    for phone in [OLD, NEW] {
+        let (mut codec, cx) = terminal(phone);
+        let (expect, bytes) = down(&mut *codec, "raw", &raw).unwrap();
+        // The general answer to the first message had the number 0.
+        assert_eq!(expect, Expect::Reply(3));
+        let frames: Vec<&[u8]> = bytes.split(|b| *b == 0x7e).filter(|frame| !frame.is_empty()).collect();
+        let mut whole = Vec::new();
+        for (n, frame) in (1..).zip(&frames) {
+            let mut message = Vec::new();
+            frame::unescape(frame, &mut message);
+            let (header, mut body) = frame::open(&message).unwrap();
+            assert_eq!((header.msg_id, header.serial, header.part), (0x8108, n, Some((3, n))));
+            assert_eq!(header.is_2019(), phone == NEW);
+            whole.extend_from_slice(body.rest());
+        }
+        assert_eq!((frames.len(), &whole), (3, &long));
+        let mut said = |serial: u8, result| {
+            ups(&read(&mut *codec, &cx, &frame(0x0001, phone, 9, None, &[0, serial, 0x81, 8, result])))
+        };
+        assert!(said(1, 0).is_empty() && said(2, 0).is_empty());
+        let outcome = |is_ok: bool, result: &str| {
+            let data = json!({"msg_id": 0x8108, "result": result});
+            vec![json!({"reply": {"key": 3, "ok": is_ok, "data": data}})]
+        };
+        assert_eq!(said(3, 0), outcome(true, "ok"));
+        assert_eq!(said(2, 1), outcome(false, "failed"));
+        // The next command has the next number.
+        assert_eq!(down(&mut *codec, "link_test", "{}").unwrap().0, Expect::Reply(4));
+    }
+}
+
+#[test]
 fn a_frame_that_has_lost_its_end_does_not_take_the_next_one_with_it() {
     let beat = frame(0x0002, OLD, 3, None, &[]);
     let mut spoilt = beat.clone();
@@ -456,8 +491,11 @@ fn a_command_that_cannot_be_said_says_why() {
         let said = down(&mut *codec, kind, value).unwrap_err();
         assert!(said.contains(why), "{kind} {value}: {said}");
     }
-    let long = format!(r#"{{"msg_id": 1, "body_hex": "{}"}}"#, "00".repeat(1024));
-    assert_eq!(down(&mut *codec, "raw", &long), Err("1024 bytes are more than a body of 1023".to_owned()));
+    let long = format!(r#"{{"msg_id": 1, "body_hex": "{}"}}"#, "00".repeat(1 << 20));
+    assert_eq!(
+        down(&mut *codec, "raw", &long),
+        Err("1048576 bytes are more than 1024 sub-packages".to_owned())
+    );
     let mut nobody = (DEF.build)(&Options::default());
     assert!(down(&mut *nobody, "query_location", "").unwrap_err().contains("not said anything"));
     let mut into = Vec::new();
