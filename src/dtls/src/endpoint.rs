@@ -30,7 +30,7 @@ use crate::slab::Slab;
 use crate::table::{Active, Association, Place, State, Table};
 
 /// Record numbers have 48 bits.
-const NUMBERS_END: u64 = 1 << 48;
+pub(crate) const NUMBERS_END: u64 = 1 << 48;
 
 /// Where events go.
 pub(crate) type Events<'a> = dyn FnMut(Event<'_>) + 'a;
@@ -351,12 +351,11 @@ impl Endpoint {
         let next = self.numbers(place).ok_or(NotSent::Failed)?.next_out;
         let block = self.settings.number_block;
         let a = self.table.get_mut(place).ok_or(NotSent::Unknown)?;
-        let is_durable = self.settings.durable;
-        if is_durable && a.reserve(next, block) {
+        if self.settings.durable && a.reserve(next, block) {
             self.mark(place);
         }
         let a = self.table.get(place).ok_or(NotSent::Unknown)?;
-        if next >= if is_durable { a.limit } else { NUMBERS_END } {
+        if next >= a.limit {
             return Err(NotSent::NotReserved);
         }
         let was_parked = matches!(a.state, State::Parked(_));

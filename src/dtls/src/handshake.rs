@@ -7,7 +7,7 @@ use gateway::{Deadlines, Instant, Now};
 use hashbrown::HashMap;
 use zeroize::Zeroize;
 
-use crate::endpoint::{Endpoint, Events};
+use crate::endpoint::{Endpoint, Events, NUMBERS_END};
 use crate::engine::{self, Failure, Host, Session};
 use crate::event::{Closed, Event, Id, Identity, Reason};
 use crate::hello::Hello;
@@ -296,8 +296,10 @@ impl Endpoint {
         }
         self.make_room(who, events);
         let next = half.session.numbers().next_out;
-        let reserved = if self.settings.durable { next + self.settings.number_block } else { next };
-        if self.settings.durable {
+        // Where nothing is kept nothing has to be reserved.
+        let is_durable = self.settings.durable;
+        let reserved = if is_durable { next + self.settings.number_block } else { NUMBERS_END };
+        if is_durable {
             let kept = Keep { now, id, from, has_cid, suite, reserved };
             self.keep(&kept, &mut half.session, &identity, events);
         }

@@ -296,3 +296,18 @@ fn an_endpoint_and_a_client_can_go_to_another_thread() {
     can::<dtls::Endpoint>();
     can::<dtls::Client>();
 }
+
+#[test]
+fn where_nothing_is_kept_the_peer_is_told_goodbye_too() {
+    let settings = Settings { durable: false, ..Settings::default() };
+    let mut server = Server::new(settings, Table::of(&[("dev", &["secret"])]));
+    let mut peer = Peer::simple(address(1));
+    let id = peer.open(&mut server).unwrap();
+    peer.say(&mut server, b"hello");
+    let answer = server.seal(id, b"hello yourself").unwrap();
+    assert!(peer.hear(&server, &answer));
+    server.close(id);
+    let goodbye = server.sent_to(peer.at).remove(0);
+    let heard = peer.client.receive(server.now, &goodbye, &mut vec![], &mut vec![]);
+    assert_eq!(heard, Err(dtls::ClientError::Closed));
+}
