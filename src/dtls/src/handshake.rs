@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway::{Deadlines, Instant, Now};
 use hashbrown::HashMap;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::endpoint::{Endpoint, Events, NUMBERS_END};
 use crate::engine::{self, Failure, Host, Session};
@@ -352,16 +352,15 @@ impl Endpoint {
         if engine::blob::set_numbers(blob, numbers).is_none() {
             return;
         }
-        let mut kept = Kept {
+        let kept = Kept {
             identity: identity.clone(),
             address: k.from,
             has_cid: k.has_cid,
             suite: k.suite,
             opened_wall_ms: k.now.wall_ms,
-            blob: blob.to_vec(),
+            blob: Zeroizing::new(blob.to_vec()),
         };
         let record = self.sealer.seal(k.id, &kept);
-        kept.blob.zeroize();
         room.zeroize();
         if let Some(record) = record {
             events(Event::Keep { id: k.id, record: &record });

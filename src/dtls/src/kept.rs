@@ -31,7 +31,7 @@ pub(crate) struct Kept {
     pub(crate) has_cid: bool,
     pub(crate) suite: u16,
     pub(crate) opened_wall_ms: u64,
-    pub(crate) blob: Vec<u8>,
+    pub(crate) blob: Zeroizing<Vec<u8>>,
 }
 
 impl Sealer {
@@ -87,7 +87,7 @@ impl Sealer {
             has_cid: *has_cid == 1,
             suite: u16::from_be_bytes([*s0, *s1]),
             opened_wall_ms: u64::from_be_bytes(wall.try_into().ok()?),
-            blob: blob.to_vec(),
+            blob: Zeroizing::new(blob.to_vec()),
         })
     }
 

@@ -195,7 +195,6 @@ impl Endpoint {
         }
         blob::set_numbers(&mut kept.blob, at).ok_or(NotRestored::OtherVersion)?;
         let handle = self.slab.insert(&join(&kept.blob, &kept.identity)).ok_or(NotRestored::OtherVersion)?;
-        kept.blob.zeroize();
         let fresh = Fresh {
             id,
             address: kept.address,
