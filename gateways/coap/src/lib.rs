@@ -46,7 +46,7 @@ pub use config::{Config, NotifyType};
 
 use block::{Block, Szx};
 use blockwise::{Budgets, Resource};
-use body::Bodies;
+use body::{Bodies, Budget};
 use conversation::{Conversation, Step};
 use exchange::Sent;
 use frame::{Code, Kind, Malformed, Message, Token};
@@ -98,6 +98,8 @@ pub struct Coap {
     loose: BTreeSet<Peer>,
     /// Bodies that come in blocks and are not whole yet.
     bodies: Bodies<Peer>,
+    /// What their machines have together for bodies that come.
+    partial: Budget,
     /// Representations that were sent a part of.
     served: Shelf<Peer, Resource, Response>,
     /// Peers that were asked something, by the token of the request.
@@ -152,6 +154,7 @@ impl Coap {
     }
 
     fn sharing(config: Arc<Config>, random: Random, budgets: Budgets) -> Coap {
+        let partial = budgets.bodies.clone();
         let bodies = Bodies::new(blockwise::limits(&config), budgets.bodies);
         let served = Shelf::new(blockwise::limits_served(&config), budgets.served);
         Coap {
@@ -164,6 +167,7 @@ impl Coap {
             remembered: 0,
             loose: BTreeSet::new(),
             bodies,
+            partial,
             served,
             asked: HashMap::new(),
             collected: 0,
@@ -450,7 +454,7 @@ impl Gateway for Coap {
         conversation.is_verified = facts.transport != Transport::Udp;
         conversation.is_sealed = facts.transport == Transport::Dtls;
         self.peers.insert(peer, Box::new(conversation));
-        self.stream = Stream::new(now, facts.transport, &self.config);
+        self.stream = Stream::new(now, facts.transport, &self.config, &self.partial);
         if self.stream.is_some() {
             self.greet(peer, out);
         }

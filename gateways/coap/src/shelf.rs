@@ -45,6 +45,37 @@ impl Budget {
     }
 }
 
+/// One share of a budget, which becomes larger and smaller, and is given back at its end.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Share {
+    /// Nothing of it.
+    pub(crate) fn new(budget: Budget) -> Share {
+        Share { budget, bytes: 0 }
+    }
+
+    /// Has so many bytes from now on; false if it would become larger and then more than `most` were in use.
+    pub(crate) fn set(&mut self, bytes: usize, most: usize) -> bool {
+        if bytes <= self.bytes {
+            self.budget.give_back(self.bytes - bytes);
+        } else if !self.budget.take(bytes - self.bytes, most) {
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
 /// Things of one peer.
 const MAX_ITEMS: usize = 16;
 

@@ -22,8 +22,10 @@ use bytes::BytesMut;
 use gateway::{Action, Close, Direction, Drop, Flow, Instant, Now, Outbox, Peer, Stop, Transport};
 
 use crate::block::{Room, Szx};
+use crate::blockwise::limits;
 use crate::conversation::Phase;
 use crate::frame::{Code, Kind, Message, Token};
+use crate::shelf::{Budget, Share};
 use crate::{Coap, Config, Response, describe};
 
 use frame::{Framing, Splitter};
@@ -38,10 +40,15 @@ const CSM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a message that are not for its payload: head, and options of usual lengths.
 const OVERHEAD: usize = 128;
 
+/// Bytes of a message that is not complete which count for nothing: most messages are smaller, and come in one piece.
+const FREE: usize = 16 << 10;
+
 /// What is known of a stream beside its conversation.
 pub(crate) struct Stream {
     framing: Framing,
     splitter: Splitter,
+    /// What of a message came that is not complete, among bodies on their way.
+    partial: Share,
     peer: Capabilities,
     opened: Instant,
     /// The peer's CSM came.
@@ -58,7 +65,12 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Of a conversation that has just begun, if it is one over a stream.
-    pub(crate) fn new(now: Now, transport: Transport, config: &Config) -> Option<Box<Stream>> {
+    pub(crate) fn new(
+        now: Now,
+        transport: Transport,
+        config: &Config,
+        bodies: &Budget,
+    ) -> Option<Box<Stream>> {
         let framing = match transport {
             Transport::Tcp | Transport::Tls => Framing::Tcp,
             Transport::WebSocket | Transport::SecureWebSocket => Framing::WebSocket,
@@ -67,6 +79,7 @@ impl Stream {
         Some(Box::new(Stream {
             framing,
             splitter: Splitter::new(framing, config.max_message_size),
+            partial: Share::new(bodies.clone()),
             peer: Capabilities::default(),
             opened: now.instant,
             is_ready: false,
@@ -132,7 +145,7 @@ impl Coap {
             }
             match stream.splitter.next(bytes) {
                 Ok(Some(message)) => self.received(now, peer, message, out)?,
-                Ok(None) => break,
+                Ok(None) => return self.wait_for_more(peer, bytes.len(), out),
                 Err(why) => {
                     let close = match why {
                         frame::Malformed::TooLarge => Close::TooLarge,
@@ -143,6 +156,23 @@ impl Coap {
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// A message is not complete. All that wait for the rest of one have the room that bodies in blocks have, those that have
+    /// not said who they are half of it: otherwise many who begin and do not go on take all the memory there is.
+    fn wait_for_more(&mut self, peer: Peer, waiting: usize, out: &mut Outbox) -> Result<Flow, Close> {
+        let (Some(stream), Some(c)) = (&mut self.stream, self.peers.get(&peer)) else {
+            return Ok(Flow::Continue);
+        };
+        let limits = limits(&self.config);
+        let most = if c.phase == Phase::Open { limits.all } else { limits.unverified };
+        let waiting =
+            Some(waiting + stream.splitter.begun()).filter(|bytes| *bytes > FREE).unwrap_or_default();
+        if stream.partial.set(waiting, most) {
+            return Ok(Flow::Continue);
+        }
+        let text = "too much is on its way that is not complete";
+        self.abort(peer, None, text, Close::QuotaExceeded, out).map(|()| Flow::Continue)
     }
 
     fn received(&mut self, now: Now, peer: Peer, message: Message, out: &mut Outbox) -> Result<(), Close> {

@@ -67,6 +67,11 @@ impl Splitter {
         Splitter { framing, most, begun: Vec::new() }
     }
 
+    /// Bytes of a message that has not ended which are not among those that are still to be taken.
+    pub fn begun(&self) -> usize {
+        self.begun.len()
+    }
+
     /// The next message, if it is complete; it has left `bytes` then.
     pub fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Message>, Malformed> {
         match self.framing {

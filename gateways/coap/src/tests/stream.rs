@@ -476,3 +476,33 @@ fn no_bit_of_a_dialogue_can_do_harm() {
         b.run();
     }
 }
+
+#[test]
+fn many_who_begin_a_message_and_do_not_go_on_have_a_bound_together() {
+    let config = Config { max_reassembly: 100_000, ..Config::default() };
+    let budgets = Budgets::default();
+    let mut all: Vec<Bench> = (0..4)
+        .map(|_| {
+            let mut b = bench_over(Transport::Tcp, config.clone());
+            b.machine = Coap::sharing(Arc::new(config.clone()), b.machine.random.clone(), budgets.clone());
+            let facts = Facts { transport: Transport::Tcp, ..facts("192.0.2.7:5000", None) };
+            b.machine.opened(b.now, b.peer, &facts, &mut b.out);
+            b.say(CSM);
+            b
+        })
+        .collect();
+    let large = tcp(&put(1, "a", &[b'x'; 40_000]));
+    // What comes in one piece needs nothing, nor does a small one in two.
+    assert_eq!(all[0].say(&large)[0].code, Code::CHANGED);
+    assert!(all[1].say(&large[..10_000]).is_empty() && budgets.bodies.used() == 0);
+    assert!(all[1].say(&large[10_000..30_000]).is_empty() && budgets.bodies.used() == 30_000);
+    let (why, said) = all[2].end(&large[..30_000]);
+    assert_eq!((why, said[0].code), (Close::QuotaExceeded, ABORT));
+    // Who has a session has more of it.
+    assert!(all[0].say(&large[..30_000]).is_empty());
+    assert_eq!(all[1].say(&large[30_000..])[0].code, Code::CHANGED);
+    all.drain(1..);
+    assert_eq!(budgets.bodies.used(), 30_000);
+    all.clear();
+    assert_eq!(budgets.bodies.used(), 0);
+}
