@@ -452,6 +452,9 @@ impl MqttSn {
     fn refuse(&mut self, peer: Peer, code: Option<Code>, out: &mut Outbox) {
         let Some(c) = self.peers.get_mut(peer) else { return };
         let Some(p) = c.pending.take() else { return };
+        if let Some(client) = c.client.as_mut() {
+            client.was_asked = false;
+        }
         match p.reason {
             Reason::Publish => out.act(Action::Drop(peer, Drop::Acl)),
             Reason::Resume => self.say(peer, out, kind::DISCONNECT, |_| {}),

@@ -11,7 +11,7 @@ use crate::frame::{Flags, TopicId};
 use crate::ticket::{Asked, ticket};
 use crate::topics::Topics;
 
-/// Message ids of the client's last QoS 1 messages that are remembered, to tell which it repeats.
+/// Message ids of the client's last messages of QoS 1, and released ones of QoS 2, that are remembered, to tell which it repeats.
 const REMEMBERED: usize = 4;
 /// Datagrams that may wait for a session to be opened.
 pub(crate) const MAX_HELD: usize = 8;
@@ -104,7 +104,7 @@ pub(crate) struct Client {
     /// Seconds that it may sleep; zero if it has not said that it would.
     pub(crate) sleep: u16,
     pub(crate) will: Option<Box<Will>>,
-    /// It was asked for its will when it connected.
+    /// It was asked for its will when it was last let in.
     pub(crate) was_asked: bool,
     /// Where it is, as it is kept for the time after a restart ([`crate::kept::place`]).
     pub(crate) place: Box<[u8]>,

@@ -390,7 +390,11 @@ impl Gateway for MqttSn {
                 self.published(peer, asked, topic, msg_id, answer, out);
             }
             // Unknown ones were released before, and their PUBCOMP was lost.
-            (Asked::Release, Answer::Known(_)) => {
+            (Asked::Release, Answer::Known(was_known)) => {
+                let client = self.peers.get_mut(peer).and_then(|c| c.client.as_mut());
+                if let Some(client) = client.filter(|_| was_known) {
+                    client.acknowledge(msg_id);
+                }
                 self.say(peer, out, kind::PUBCOMP, |wire| wire.put_u16(msg_id));
             }
             (Asked::Receive, Answer::Known(known)) => self.noted(now, peer, msg_id, known, out),

@@ -44,9 +44,19 @@ impl MqttSn {
             return self.acknowledge(peer, out, kind::PUBACK, topic.number(), msg_id, Code::InvalidTopicId);
         };
         let qos = flags.qos().unwrap_or_default();
-        if qos == Qos::AtLeastOnce && flags.is_dup() && client.acknowledged.contains(&msg_id) && msg_id != 0 {
-            out.act(Action::Drop(peer, Drop::Duplicate));
-            return self.acknowledge(peer, out, kind::PUBACK, topic.number(), msg_id, Code::Accepted);
+        if flags.is_dup() && client.acknowledged.contains(&msg_id) && msg_id != 0 {
+            match qos {
+                Qos::AtMostOnce => {}
+                Qos::AtLeastOnce => {
+                    out.act(Action::Drop(peer, Drop::Duplicate));
+                    return self.acknowledge(peer, out, kind::PUBACK, topic.number(), msg_id, Code::Accepted);
+                }
+                // Released already: its PUBREL has overtaken it, or PUBCOMP was lost.
+                Qos::ExactlyOnce => {
+                    out.act(Action::Drop(peer, Drop::Duplicate));
+                    return self.say(peer, out, kind::PUBREC, |wire| wire.put_u16(msg_id));
+                }
+            }
         }
         let message = Message::new(now, name, data).with_qos(qos).with_retain(flags.is_retained());
         let asked = match qos {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gateway::{Action, Close, Disconnect, Drop, Flow, Instant, Now, Outbox, Peer};
+use gateway::{Action, Close, Disconnect, Drop, Flow, Instant, Now, Outbox, Peer, Qos};
 
-use crate::conversation::Phase;
+use crate::conversation::{Outgoing, Phase, What};
 use crate::frame::kind;
 use crate::kept;
 use crate::{MAX_FAREWELLS, MqttSn};
@@ -54,12 +54,20 @@ impl MqttSn {
     }
 
     fn wake(&mut self, now: Now, peer: Peer, out: &mut Outbox) {
+        let soon = now.instant + self.config.retry_interval / 2;
         let Some(c) = self.peers.get_mut(peer) else { return };
+        // Not a PUBLISH of QoS 2: its PUBREC may be on its way, and PUBREL could overtake it.
+        let is_harmless =
+            |o: &&Outgoing| !matches!(&o.what, What::Publish { held, .. } if held.qos == Qos::ExactlyOnce);
+        let outgoing = c.client.as_ref().and_then(|k| k.outgoing.as_ref());
+        let waits_until = outgoing.filter(is_harmless).map(|outgoing| outgoing.due);
         match c.phase {
             Phase::Asleep => {
                 c.phase = Phase::Awake;
                 self.go_on(now, peer, out);
             }
+            // It has heard nothing for a while (6.14), and may not stay awake for long.
+            Phase::Awake if waits_until.is_some_and(|due| due < soon) => self.go_on(now, peer, out),
             // It is being answered.
             Phase::Awake => out.act(Action::Drop(peer, Drop::Duplicate)),
             _ => self.say(peer, out, kind::PINGRESP, |_| {}),

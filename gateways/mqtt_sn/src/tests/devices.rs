@@ -217,3 +217,52 @@ fn a_sleeper_that_has_moved_and_knows_no_register_gets_what_it_can_acknowledge()
     assert_eq!(b.say(2, "07 0d \"ab\" 00 01 00"), ["2: 02 17"]);
     assert_eq!(b.drops, [Drop::Refused]);
 }
+
+#[test]
+fn section_6_14_a_sleeper_that_asks_again_because_nothing_came_is_sent_it_again() {
+    let mut b = bench();
+    b.join(1, "a", false);
+    b.say(1, "04 18 00 3c");
+    b.queue("a", "ab", "m", 1);
+    assert_eq!(b.say(1, "03 16 \"a\""), ["1: 08 0c 22 61 62 00 01 6d"]);
+    b.wait(4_000);
+    assert!(b.say(1, "03 16 \"a\"").is_empty(), "a copy of the network: it is under way");
+    b.wait(2_000);
+    assert_eq!(
+        b.say(1, "03 16 \"a\""),
+        ["1: 08 0c a2 61 62 00 01 6d"],
+        "it waits no longer than that itself"
+    );
+    assert!(b.wait(9_999).is_empty());
+    assert_eq!(b.wait(1), ["1: 08 0c a2 61 62 00 01 6d"]);
+    assert_eq!(b.say(1, "07 0d \"ab\" 00 01 00"), ["1: 02 17"]);
+}
+
+#[test]
+fn section_6_3_willmsg_again_after_a_will_that_was_refused_is_not_answered_as_if_it_were_not() {
+    let mut b = bench();
+    b.say(1, "07 04 08 01 00 3c \"a\"");
+    b.say(1, "04 07 00 \"w\"");
+    assert_eq!(b.say(1, "05 09 \"bye\""), ["1: 03 05 00"]);
+    b.refused_will = Some(Refusal::NotAuthorised);
+    b.say(1, "07 04 08 01 00 3c \"a\"");
+    b.say(1, "04 07 00 \"x\"");
+    assert_eq!(b.say(1, "05 09 \"bye\""), ["1: 03 05 03"]);
+    assert!(b.say(1, "05 09 \"bye\"").is_empty());
+}
+
+#[test]
+fn section_6_13_a_qos_2_message_that_comes_again_after_its_release_is_not_published_again() {
+    // Zephyr repeats PUBLISH, not PUBREL, where PUBCOMP was lost; and a network may deliver PUBREL before a copy of PUBLISH.
+    let mut b = bench();
+    b.join(1, "a", true);
+    assert_eq!(b.say(1, "08 0c 42 \"ab\" 00 03 \"2\""), ["1: 04 0f 00 03"]);
+    for _ in 0..2 {
+        assert_eq!(b.say(1, "04 10 00 03"), ["1: 04 0e 00 03"]);
+        assert_eq!(b.say(1, "08 0c c2 \"ab\" 00 03 \"2\""), ["1: 04 0f 00 03"]);
+    }
+    assert_eq!(b.published.len(), 1);
+    b.say(1, "04 10 00 03");
+    assert_eq!(b.say(1, "08 0c 42 \"ab\" 00 03 \"3\""), ["1: 04 0f 00 03"]);
+    assert_eq!(b.published.len(), 2, "without DUP it is another one");
+}
