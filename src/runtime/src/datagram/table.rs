@@ -98,6 +98,8 @@ pub(super) struct Table {
     /// Where the next is looked for that makes room, and how many have not gone yet.
     hand: usize,
     leaving: usize,
+    /// Slots below this one were taken at some time.
+    high: usize,
     /// Bytes of the datagram that is being served.
     current: usize,
     pub(super) ready: Vec<u32>,
@@ -118,6 +120,7 @@ impl Table {
             generation: 0,
             hand: 0,
             leaving: 0,
+            high: 0,
             current: 0,
             ready: Vec::new(),
             closing: Vec::new(),
@@ -232,6 +235,7 @@ impl Table {
             is_ready: false,
         };
         let slot = self.entries.insert(entry) as u32;
+        self.high = self.high.max(slot as usize + 1);
         self.port.open.fetch_add(1, Ordering::Relaxed);
         Some(Peer { slot, generation: self.generation })
     }
@@ -239,9 +243,8 @@ impl Table {
     /// Ends the conversation of somebody who is no client: addresses cost their sender nothing, and who fills the table
     /// with them must keep nobody out. None if there is nobody such among those that are looked at.
     fn make_room(&mut self) -> Option<()> {
-        let end = self.entries.capacity().max(1);
-        for _ in 0..LOOK.min(end) {
-            let slot = self.hand % end;
+        for _ in 0..LOOK.min(self.high) {
+            let slot = self.hand % self.high;
             self.hand = slot + 1;
             if let Some(entry) = self.entries.get_mut(slot).filter(|e| e.is_stranger()) {
                 entry.is_leaving = true;

@@ -188,3 +188,17 @@ fn nobody_makes_room_twice_and_who_is_somebody_not_at_all() {
     table.remove(all[1]);
     assert!(table.add(Now::default(), (at(4), None), &[]).is_none());
 }
+
+#[test]
+fn a_place_is_found_however_much_room_the_table_has_taken() {
+    // One more than a power of two: the memory is for nearly twice as many.
+    let mut table = table(257);
+    for port in 1..=257 {
+        add(&mut table, port);
+    }
+    for port in 258..1000 {
+        add(&mut table, port);
+        let (gone, _) = table.closing.pop().unwrap();
+        table.remove(gone);
+    }
+}
