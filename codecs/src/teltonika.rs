@@ -1,5 +1,5 @@
 //! Teltonika trackers, after the vendor's pages "Teltonika Data Sending Protocols" ("Codec"): AVL records with Codec 8, 8
-//! Extended and 16, over TCP and UDP, and commands with Codec 12, 13 and 14.
+//! Extended and 16, over TCP and UDP, the older ones of Codec 7, and commands with Codec 12, 13 and 14.
 //!
 //! ```text
 //! TCP   00 0f, 15 digits                    the IMEI                          answered with 01, or 00
@@ -19,6 +19,7 @@ use crate::read::Reader;
 use crate::{Codec, Context, Credential, Def, Down, Expect, Fault, Frame, Login, Options, Up};
 
 mod avl;
+mod gh;
 mod message;
 mod samples;
 
@@ -27,7 +28,7 @@ use message::Message;
 /// The codec.
 pub(crate) const DEF: Def = Def {
     name: "teltonika",
-    about: "Teltonika trackers: Codec 8, 8 Extended, 12, 13, 14 and 16",
+    about: "Teltonika trackers: Codec 7, 8, 8 Extended, 12, 13, 14 and 16",
     build: |options| Box::new(Teltonika::new(options)),
     samples: samples::UP,
     downs: samples::DOWN,
@@ -126,8 +127,9 @@ impl Teltonika {
         }
         match data[0] {
             message::CODEC_12 | message::CODEC_13 | message::CODEC_14 => self.messages(&data).map(Some),
-            _ => {
-                let records = avl::decode(&mut Reader::new(&data, HEAD))?;
+            codec => {
+                let mut r = Reader::new(&data, HEAD);
+                let records = if codec == gh::CODEC_7 { gh::decode(&mut r)? } else { avl::decode(&mut r)? };
                 let count = u32::from(records.count);
                 let answer = Bytes::copy_from_slice(&count.to_be_bytes());
                 Ok(Some(Frame { up: records.up, answer, refusal: Bytes::new() }))

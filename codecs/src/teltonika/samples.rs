@@ -59,6 +59,24 @@ pub(super) const UP: &[Sample] = &[
         answer: "00000001",
     },
     Sample {
+        about: "Codec 7: where a GH was, and of another record elements alone (a captured frame)",
+        hex: "00000000 00000055 07 04 50AA1432 02 01 F001 50AA17F3 03 1F 42332A4C 4193D68C 008D 00 02 09 01 F001 \
+              50AA1B6A 03 1F 423383F5 4193624F 009D 00 00 0A 01 F001 50AA1C23 0F C0 1A 0000552B 04 0164 F400 DD00 F001 \
+              01 43100C 01 0500000005 04 00006846",
+        up: &[
+            r#"{"kind":"location","data":{"timestamp":"2015-11-10T21:35:46.000Z","priority":1,"io":{"240":1}}}"#,
+            r#"{"kind":"location","data":{"timestamp":"2015-11-10T21:51:47.000Z","priority":1,
+            "gps":{"lat":44.7913055,"lon":18.4797592,"altitude":141,"angle":0.0,"satellites":9,"speed":2,"valid":true},
+            "io":{"240":1}}}"#,
+            r#"{"kind":"location","data":{"timestamp":"2015-11-10T22:06:34.000Z","priority":1,
+            "gps":{"lat":44.8788643,"lon":18.4230022,"altitude":157,"angle":0.0,"satellites":10,"speed":0,"valid":true},
+            "io":{"240":1}}}"#,
+            r#"{"kind":"location","data":{"timestamp":"2015-11-10T22:09:39.000Z","priority":1,"signal":26,"operator":21803,
+            "io":{"1":100,"5":5,"67":4108,"221":0,"240":1,"244":0}}}"#,
+        ],
+        answer: "00000004",
+    },
+    Sample {
         about: "Codec 8 Extended (the vendor's pages)",
         hex: "00000000 0000004A 8E 01 0000016B412CEE00 01 00000000 00000000 0000 0000 00 0000 0001 0005 0001 000101 \
               0001 0011001D 0001 0010015E2C88 0002 000B000000003544C87A 000E000000001DD7E06A 0000 01 00002994",

@@ -166,7 +166,7 @@ fn a_packet_whose_counts_do_not_fit_is_not_counted() {
         (format!("08 01 {} 02", record("00")), "comes their number"),
         (format!("08 01 {} 01 00", record("00")), "comes their number"),
         (format!("08 02 {} 02", record("00")), "ends before"),
-        (format!("07 01 {} 01", record("00")), "no codec 0x07"),
+        (format!("09 01 {} 01", record("00")), "no codec 0x09"),
     ] {
         let mut bytes = Vec::new();
         wrap(&hex(&data), &mut bytes);
@@ -181,4 +181,29 @@ fn no_records_are_answered_with_none() {
     wrap(&[8, 0, 0], &mut bytes);
     let frame = device().decode(&CX, &mut BytesMut::from(&bytes[..])).unwrap().unwrap();
     assert_eq!((&frame.up[..], &frame.answer[..]), (&[Up::Heartbeat][..], &[0, 0, 0, 0][..]));
+}
+
+#[test]
+fn a_gh_says_where_its_cell_is_and_nothing_that_is_not_on_earth() {
+    // Two of the same, with altitude, angle, speed, satellites and cell (an open tracking server's tests).
+    let said = says(
+        &mut *device(),
+        "00000000 00000031 07 02 4C61410B 01 3F 4231C2C1 41D0BEB9 003D 00 00 05 0064 83FF \
+         4C6140EB 01 3F 4231C2C1 41D0BEB9 003D 00 00 05 0064 83FF 02 000041DF",
+    );
+    assert_eq!(
+        said[0],
+        r#"{"kind":"location","data":{"timestamp":"2013-07-31T22:30:35.000Z","priority":1,"gps":{"lat":44.4401894,"lon":26.0931263,"altitude":61,"angle":0.0,"satellites":5,"speed":0,"valid":true},"cell":{"lac":100,"cell_id":33791},"io":{}}}"#
+    );
+    let mut data = hex("07 01 4C61410B 01 01 7FC00000 41D0BEB9 01");
+    let mut bytes = Vec::new();
+    wrap(&data, &mut bytes);
+    let fault = device().decode(&CX, &mut BytesMut::from(&bytes[..])).unwrap_err();
+    assert_eq!((fault.costs, fault.at), (crate::Costs::Frame, HEAD + 8));
+    // An angle is a part of 256.
+    data.truncate(7);
+    data.extend([4, 64, 1]);
+    bytes.clear();
+    wrap(&data, &mut bytes);
+    assert!(says(&mut *device(), &crate::hex::encode(&bytes))[0].contains(r#""angle":90.0"#));
 }
