@@ -32,7 +32,7 @@ mod show;
 use disk::{Disk, Kept, State};
 use folder::{Files, Listed};
 
-pub use folder::names;
+pub use folder::{check_folder, names};
 
 const MISNAMED: &str = "not read: a codec's name is of letters, digits, `-`, `_` and `.`, 64 at most";
 

@@ -86,6 +86,10 @@ impl Settings {
         if let Err(e) = runtime::log::check(&self.setup.log.level) {
             self.mistake(mistakes, "log.level", e.to_string());
         }
+        let codecs = &self.setup.codecs.folder;
+        if let Err(e) = runtime::keeper::check_folder(codecs) {
+            self.mistake(mistakes, "codecs.folder", format!("{}: cannot be read: {e}", codecs.display()));
+        }
         for (i, gate) in self.gates.iter().enumerate() {
             let key = listener_key(&gate.setup);
             if let Some(tls) = &gate.setup.tls
@@ -163,6 +167,23 @@ mod tests {
         let settings = decode(root, &Arc::default(), &mut mistakes);
         settings.check(&mut mistakes);
         (settings, mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_folder_of_codecs_that_cannot_be_read_is_named() {
+        let text =
+            "[codecs]\nfolder = \"Cargo.toml\"\n[tcp.listeners.a]\nbind = \"[::]:7000\"\ncodec = \"ours\"\n";
+        let (_, mistakes) = settings(text);
+        assert!(
+            mistakes[0].starts_with("t.toml:5: tcp.listeners.a.codec: there is no codec"),
+            "{mistakes:?}"
+        );
+        assert!(
+            mistakes[1].starts_with("t.toml:2: codecs.folder: Cargo.toml: cannot be read: "),
+            "{mistakes:?}"
+        );
+        assert_eq!(mistakes.len(), 2);
+        assert_eq!(settings("[codecs]\nfolder = \"none\"\n").1, [""; 0]);
     }
 
     #[test]

@@ -46,6 +46,11 @@ pub fn names(folder: &Path) -> Vec<Box<str>> {
     list(folder).unwrap_or_default().codecs.into_keys().collect()
 }
 
+/// Whether the folder can be looked at.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    list(folder).map(drop)
+}
+
 /// The codecs in the folder. That there is no such folder is nothing wrong.
 pub(super) fn list(folder: &Path) -> io::Result<Listed> {
     let entries = match fs::read_dir(folder) {
