@@ -13,10 +13,6 @@ pub(super) struct Tokens<'a> {
 impl<'a> Tokens<'a> {
     /// None where there is a doubt.
     pub(super) fn of(source: &'a str) -> Option<Tokens<'a>> {
-        // Sloppy scripts have comments of HTML too, and identifiers may be escaped.
-        if source.contains("<!--") || source.contains("-->") {
-            return None;
-        }
         let mut scan = Scan { bytes: source.as_bytes(), at: 0, depth: 0 };
         let mut tokens = Tokens { list: Vec::new(), partner: Vec::new() };
         let mut open = Vec::new();
@@ -162,6 +158,8 @@ impl<'a> Scan<'a> {
                 self.at += self.rest().iter().take_while(|b| is_part_of_word(b)).count();
                 Some(())
             }
+            // Comments of HTML, which sloppy scripts have too.
+            b'<' | b'-' if self.rest().starts_with(b"<!--") || self.rest().starts_with(b"-->") => None,
             // Part of an identifier, or white space that is not looked for.
             b'\\' => None,
             _ if !byte.is_ascii() => None,
@@ -181,7 +179,7 @@ impl<'a> Scan<'a> {
                 [b'/', b'/', ..] => {
                     let end = rest.iter().position(|b| b"\r\n".contains(b)).unwrap_or(rest.len());
                     // U+2028 and U+2029 end lines too.
-                    if rest[..end].windows(2).any(|pair| pair == [0xe2, 0x80]) {
+                    if rest[..end].windows(3).any(|c| matches!(c, [0xe2, 0x80, 0xa8 | 0xa9])) {
                         return None;
                     }
                     end
