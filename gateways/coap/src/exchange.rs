@@ -143,9 +143,9 @@ impl Exchanges {
         }
     }
 
-    /// Whether there may be something to forget.
-    pub(crate) fn has_loose(&self) -> bool {
-        !self.loose.is_empty()
+    /// How many there may be to forget.
+    pub(crate) fn loose(&self) -> usize {
+        self.loose.len()
     }
 
     /// Notes that the request was acknowledged.

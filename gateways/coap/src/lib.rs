@@ -276,9 +276,10 @@ impl Coap {
             return self.send(peer, &busy, out);
         }
         let Some(c) = self.peers.get_mut(&peer) else { return };
+        let loose = c.exchanges.loose();
         let is_more = c.exchanges.begin(now.instant, &request, size, self.config.processing_delay);
         self.remembered += usize::from(is_more);
-        if c.exchanges.has_loose() {
+        if c.exchanges.loose() > loose {
             self.loose.insert(peer);
         }
         let id = request.id;
@@ -297,7 +298,7 @@ impl Coap {
             let Some(c) = self.peers.get_mut(&other) else { continue };
             is_made = c.exchanges.forget_one();
             // What is being done is listed again with what comes next.
-            if is_made && c.exchanges.has_loose() {
+            if is_made && c.exchanges.loose() > 0 {
                 self.loose.insert(other);
             }
         }

@@ -103,3 +103,37 @@ fn what_was_refused_makes_room() {
     }
     assert_eq!(b.send(&request(Kind::Con, Code::PUT, 5000, &["ps", "a"], &[]))[0].code, Code::CHANGED);
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_full_memory_counts_right_whoever_makes_room(
+        steps in proptest::collection::vec((0..5u32, 0..5u8, 0..12u16, 0..60u64), 200),
+    ) {
+        let config = Config { max_exchanges: 4, max_exchanges_total: 8, ..Config::default() };
+        let mut b = bench_of(&facts("127.0.0.1:9", None), config);
+        for (who, what, id, seconds) in steps {
+            let peer = Peer { slot: 2 + who, generation: 1 };
+            if !b.machine.peers.contains_key(&peer) {
+                b.machine.opened(b.now, peer, &facts("192.0.2.9:1000", None), &mut b.out);
+            }
+            let (kind, code, path) = match what {
+                0 => (Kind::Con, Code::GET, ["ps", "a"]),
+                1 => (Kind::Non, Code::PUT, ["ps", "a"]),
+                2 => (Kind::Con, Code::PUT, ["ps", "+"]),
+                3 => (Kind::Con, Code::PUT, ["ps", "a"]),
+                _ => {
+                    b.machine.closed(b.now, peer, &mut b.out);
+                    continue;
+                }
+            };
+            let mut bytes = Vec::new();
+            request(kind, code, id, &path, &[]).encode(&mut bytes);
+            b.machine.input(b.now, peer, &mut BytesMut::from(&bytes[..]), &mut b.out).unwrap();
+            b.run();
+            b.pass(seconds / 10);
+            let sum: usize = b.machine.peers.values().map(|c| c.exchanges.len()).sum();
+            proptest::prop_assert_eq!(b.machine.remembered, sum);
+            proptest::prop_assert!(sum <= 8 && b.machine.loose.len() <= b.machine.peers.len());
+        }
+    }
+}
