@@ -1,6 +1,10 @@
 //! The whole in one process: what it says when it cannot start, and how it ends. One test a process may send signals, so
 //! this file has one that does.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test, its helpers too")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the crate that opens sockets and spawns, and so do its tests"
+)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
