@@ -37,17 +37,24 @@ USERS = {"alice": "secret of alice", "bob": "secret of bob"}
 TOOLS = pathlib.Path(os.environ.get("TIDEGATE_TOOLS", pathlib.Path(sys.prefix).parent))
 
 
+# Ports that were given to a test: one that is free may be that of a server which has not begun to listen.
+GIVEN = set()
+
+
 def free_port():
-    """A port that nobody listens at, for TCP and for UDP. Below the range that the system gives to outgoing connections,
-    or one of the thousands a test opens would take it first."""
+    """A port that nobody listens at, for TCP and for UDP, and another one each time. Below the range that the system gives
+    to outgoing connections, or one of the thousands a test opens would take it first."""
     for _ in range(1000):
         port = random.randint(12000, 32000)
+        if port in GIVEN:
+            continue
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind((HOST, port))
                 udp.bind((HOST, port))
             except OSError:
                 continue
+            GIVEN.add(port)
             return port
     raise RuntimeError("no free port")
 

@@ -11,7 +11,7 @@ FEW = 10
 
 
 class Probe:
-    """With it running, `worst` and `p99` tell the seconds that its messages took."""
+    """With it running, `times` are the seconds that its messages took."""
 
     def __init__(self, server, listener="tcp"):
         self.subscriber, self.publisher = packets.Client(server.port(listener)), packets.Client(server.port(listener))
@@ -51,10 +51,12 @@ class Probe:
         except Exception as failure:  # told to the test's thread
             self.failure = failure
 
-    def check(self, test, worst, at_least=FEW):
-        """All messages came, none later than `worst` seconds. The bound leaves room for a machine with two cores that
-        builds debug code and does the misbehaving as well; a gateway that waits for somebody bad is far above it."""
+    def check(self, test, late, at_least=FEW):
+        """All messages came, and nine of ten within `late` seconds: a gateway that serves somebody bad first is far above
+        that. No bound is put on the worst but the ten seconds that a client here waits for anything: a machine with two
+        cores that builds something beside it, or that has its host's attention elsewhere, may rest for a second."""
         if self.failure:
             raise AssertionError(f"the probe: {self.failure!r}") from self.failure
         test.assertGreaterEqual(len(self.times), at_least)
-        test.assertLess(max(self.times), worst, f"the worst of {len(self.times)}")
+        times = sorted(self.times)
+        test.assertLess(times[(len(times) - 1) * 9 // 10], late, f"{len(times)} messages, the worst {times[-5:]}")

@@ -63,7 +63,7 @@ class Garbage(unittest.TestCase):
                         self.assertEqual(one.exitcode, 0)
                     made = sum(count.value for count in counts)
                     print(f"     {made / SECONDS:.0f} connections a second of nonsense")
-                    self.assertGreater(made, 1000 * SECONDS, "this machine is too slow to tell")
+                    self.assertGreater(made, 200 * SECONDS, "this machine is too slow to tell")
                     # Each has been closed; the two of the probe are left.
                     harness.until(lambda: self.open(server) <= 2, "all are closed", 15)
                     probe.check(self, 2.0)

@@ -39,11 +39,11 @@ class Blocks(unittest.TestCase):
 
     def put(self, path, payload, size, *words):
         self.file.write_bytes(payload)
-        return self.libcoap("put", path, "-b", str(size), "-f", str(self.file), *words, wait=25)
+        return self.libcoap("put", path, "-b", str(size), "-f", str(self.file), *words, wait=120)
 
     def get(self, path, *words):
         self.copy.unlink(missing_ok=True)
-        self.libcoap("get", path, "-o", str(self.copy), *words, wait=25)
+        self.libcoap("get", path, "-o", str(self.copy), *words, wait=120)
         return self.copy.read_bytes()
 
     def test_libcoap_puts_and_gets_a_file_in_blocks_of_every_size(self):
@@ -64,7 +64,7 @@ class Blocks(unittest.TestCase):
         self.assertTrue(self.get("/ps/largest") == payload)
 
     def test_libcoap_observes_values_larger_than_a_block_that_nothing_retains(self):
-        words = ["coap-client-notls", "-m", "get", "-s", "5", "-b", "256", "-o", str(self.copy), self.url("/ps/seen")]
+        words = ["coap-client-notls", "-m", "get", "-s", "8", "-b", "256", "-o", str(self.copy), self.url("/ps/seen")]
         first, second = body(5000), body(6000)
         with self.mqtt() as (client, _), subprocess.Popen(words) as observer:
             harness.until(lambda: any(s["filter"] == "seen" for s in self.server.items("subscriptions")), "it observes")

@@ -28,7 +28,7 @@ class Coap(unittest.TestCase):
     def libcoap(self, method, path, *words, wait=5):
         """Runs coap-client; returns what it printed."""
         done = subprocess.run(["coap-client-notls", "-m", method, "-B", str(wait), *words, self.url(path)],
-                              capture_output=True, text=True, timeout=30)
+                              capture_output=True, text=True, timeout=wait + 30)
         return done.stdout + done.stderr
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Coap(unittest.TestCase):
         self.assertIn("4.04", self.libcoap("get", "/ps/kept/a"))
 
     def test_libcoap_observes_what_mqtt_publishes(self):
-        observer = subprocess.Popen(["stdbuf", "-o0", "coap-client-notls", "-m", "get", "-s", "4",
+        observer = subprocess.Popen(["stdbuf", "-o0", "coap-client-notls", "-m", "get", "-s", "8",
                                      self.url("/ps/seen/%2B")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         with self.mqtt() as (client, _):
             harness.until(lambda: any("seen/+" in s["filter"] for s in self.server.items("subscriptions")),

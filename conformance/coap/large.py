@@ -21,9 +21,9 @@ class Large(Case):
     def libcoap_both_ways(self, flavour, *words):
         payload, file = body(flavour), self.folder / "got"
         with self.mqtt(self.topic) as (_, heard):
-            self.libcoap(flavour, "put", self.url(f"/ps/{self.topic}?retain=true"), *words, body=payload, wait=30)
+            self.libcoap(flavour, "put", self.url(f"/ps/{self.topic}?retain=true"), *words, body=payload, wait=120)
             self.is_heard(heard, self.topic, payload)
-        printed = self.libcoap(flavour, "get", self.url(f"/ps/{self.topic}"), *words, "-o", str(file), wait=30)
+        printed = self.libcoap(flavour, "get", self.url(f"/ps/{self.topic}"), *words, "-o", str(file), wait=120)
         self.assertEqual(file.read_bytes() if file.exists() else printed, payload)
 
     def test_libcoap_puts_and_gets_a_large_body(self):
@@ -79,7 +79,7 @@ class Large(Case):
         self.assertEqual((code, len(got), got == payload), ("2.05", len(payload), True))
 
     def test_a_body_beyond_the_bound_is_refused(self):
-        printed = self.libcoap("notls", "put", self.url(f"/ps/{self.topic}"), body=bytes(5 << 20), wait=30, timeout=60)
+        printed = self.libcoap("notls", "put", self.url(f"/ps/{self.topic}"), body=bytes(5 << 20), wait=120)
         self.assertIn("4.13", printed)
 
 

@@ -66,7 +66,7 @@ class Secure(Case):
     def test_libcoap_observes(self):
         for flavour, listener, words in self.each():
             topic = f"seen/{flavour}/{listener}"
-            with self.observing(flavour, self.secure(f"/ps/{topic}", listener), topic, *words, seconds=3) as printed:
+            with self.observing(flavour, self.secure(f"/ps/{topic}", listener), topic, *words, seconds=6) as printed:
                 with self.mqtt() as (client, _):
                     for number in range(5):
                         client.publish(topic, f"value {number};", qos=number % 2).wait_for_publish(5)
@@ -78,10 +78,10 @@ class Secure(Case):
             payload = body(topic)
             with self.mqtt(topic) as (_, heard):
                 self.libcoap(flavour, "put", self.secure(f"/ps/{topic}?retain=true", listener), *words, body=payload,
-                             wait=30)
+                             wait=120)
                 harness.until(lambda: heard, "the message", 30)
             self.assertEqual(heard, [(topic, payload)])
-            printed = self.libcoap(flavour, "get", self.secure(f"/ps/{topic}", listener), *words, "-o", str(file), wait=30)
+            printed = self.libcoap(flavour, "get", self.secure(f"/ps/{topic}", listener), *words, "-o", str(file), wait=120)
             self.assertEqual(file.read_bytes() if file.exists() else printed, payload)
 
     def test_libcoap_shakes_hands_and_publishes_whichever_of_its_datagrams_are_lost(self):

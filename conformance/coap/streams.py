@@ -110,7 +110,7 @@ class Streams(unittest.TestCase):
         port = self.ports["tls" if scheme.startswith("coaps") else "tcp"]
         ca = ["-C", str(self.server.authority.ca)] if scheme.startswith("coaps") else []
         done = subprocess.run(["coap-client-openssl", "-m", method, "-B", str(wait), *ca, *words,
-                               f"{scheme}://localhost:{port}{topic}"], capture_output=True, timeout=60)
+                               f"{scheme}://localhost:{port}{topic}"], capture_output=True, timeout=wait + 50)
         return (done.stdout + done.stderr).decode(errors="replace")
 
     def test_libcoap_puts_gets_and_deletes_over_tcp_and_tls(self):
@@ -139,15 +139,15 @@ class Streams(unittest.TestCase):
             for words in ([], ["-b", "512"]):
                 with self.subTest(scheme, words=words):
                     topic = f"/ps/large/{'-'.join([scheme.replace('+', '-'), *words])}"
-                    self.libcoap(scheme, "put", topic + "?retain", "-f", str(sent), *words, wait=40)
+                    self.libcoap(scheme, "put", topic + "?retain", "-f", str(sent), *words, wait=120)
                     fetched.unlink(missing_ok=True)
-                    self.libcoap(scheme, "get", topic, "-o", str(fetched), *words, wait=40)
+                    self.libcoap(scheme, "get", topic, "-o", str(fetched), *words, wait=120)
                     self.assertTrue(fetched.exists() and fetched.read_bytes() == body)
 
     def test_libcoap_observes_over_tls(self):
         port = self.ports["tls"]
         observer = subprocess.Popen(
-            ["stdbuf", "-o0", "coap-client-openssl", "-m", "get", "-s", "4", "-C", str(self.server.authority.ca),
+            ["stdbuf", "-o0", "coap-client-openssl", "-m", "get", "-s", "8", "-C", str(self.server.authority.ca),
              f"coaps+tcp://localhost:{port}/ps/seen/%2B"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         harness.until(lambda: any("seen/+" in s["filter"] for s in self.server.items("subscriptions")), "it observes")
         for number in range(20):

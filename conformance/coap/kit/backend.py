@@ -45,7 +45,11 @@ def again(server, with_signal=signal.SIGKILL):
 
 
 class Backend:
-    """Hears everything below `up/`, once; tells devices what it likes."""
+    """Hears everything below `up/`, once; tells devices what it likes.
+
+    A CON PUT is published with QoS 1. What the gateway sent before its end without seeing the acknowledgement comes again
+    after it and says so (MQTT 5.0, 3.3.1.1 and 4.4): that is no second report. A report that was published twice does not
+    say so."""
 
     def __init__(self, server):
         self.server, self.heard, self.lock = server, [], threading.Condition()
@@ -69,7 +73,8 @@ class Backend:
 
     def _take(self, _client, _user, message):
         with self.lock:
-            self.heard.append((message.topic, message.payload))
+            if not (message.dup and (message.topic, message.payload) in self.heard):
+                self.heard.append((message.topic, message.payload))
             self.lock.notify_all()
 
     def tell(self, topic, payload):

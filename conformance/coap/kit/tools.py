@@ -38,7 +38,7 @@ class Case(unittest.TestCase):
     def url(self, path, scheme="coap", listener="coap"):
         return f"{scheme}://{harness.HOST}:{self.server.port(listener)}{path}"
 
-    def libcoap(self, flavour, method, url, *words, wait=5, timeout=40, body=None):
+    def libcoap(self, flavour, method, url, *words, wait=5, timeout=None, body=None):
         """Runs coap-client; what it printed. `body` is a large payload, which it sends from a file."""
         return libcoap(self.folder, flavour, method, url, *words, wait=wait, timeout=timeout, body=body)
 
@@ -96,12 +96,12 @@ class Case(unittest.TestCase):
         self.assertEqual(places, sorted(places), printed)
 
 
-def libcoap(folder, flavour, method, url, *words, wait=5, timeout=40, body=None):
-    """Runs coap-client."""
+def libcoap(folder, flavour, method, url, *words, wait=5, timeout=None, body=None):
+    """Runs coap-client, which gives up after `wait` seconds."""
     if body is not None:
         file = folder / "body"
         file.write_bytes(body)
         words = (*words, "-f", str(file))
     command = [f"coap-client-{flavour}", "-m", method, "-B", str(wait), *words, url]
-    done = subprocess.run(command, capture_output=True, timeout=timeout, cwd=folder)
+    done = subprocess.run(command, capture_output=True, timeout=timeout or wait + 35, cwd=folder)
     return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")

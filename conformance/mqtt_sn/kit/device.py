@@ -17,6 +17,8 @@ class Device:
         self.last_id = 0
         # What the gateway or the client has registered, by kind and id.
         self.topics = {}
+        # Ids of what came with QoS 1 or 2 and was acknowledged.
+        self.acknowledged = set()
 
     def __enter__(self):
         return self
@@ -41,13 +43,21 @@ class Device:
         return wire.decode(datagram)
 
     def takes(self, kind, seconds=PATIENCE, **fields):
-        """The next frame has to be this one."""
+        """The next frame has to be this one, but for copies of what was acknowledged too late for the gateway (6.13)."""
+        end = time.monotonic() + seconds
         frame = self.receive(seconds)
+        while frame is not None and kind != "PUBLISH" and self.is_copy(frame):
+            self.answer(frame)
+            frame = self.receive(max(end - time.monotonic(), 0.001))
         assert frame is not None, f"{self.client_id}: no {kind} within {seconds} s"
         assert frame.name == kind, f"{self.client_id}: {frame} and no {kind}"
         for field, value in fields.items():
             assert getattr(frame, field) == value, f"{self.client_id}: {field} is not {value}: {frame}"
         return frame
+
+    def is_copy(self, frame):
+        """Whether the gateway repeats what this client has acknowledged."""
+        return frame.name == "PUBLISH" and bool(frame.flags & wire.DUP) and frame.id in self.acknowledged
 
     def takes_nothing(self, seconds=0.5):
         frame = self.receive(seconds)
@@ -111,6 +121,8 @@ class Device:
         elif frame.name == "PUBREL":
             self.send("PUBCOMP", id=frame.id)
         elif frame.name == "PUBLISH":
+            if frame.qos > 0:
+                self.acknowledged.add(frame.id)
             if frame.qos == 1:
                 self.send("PUBACK", topic_id=frame.topic_id, id=frame.id, code=0)
             elif frame.qos == 2:

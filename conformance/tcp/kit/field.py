@@ -68,15 +68,21 @@ class Counter(threading.Thread):
         self.socket.close()
 
 
-class Fleet(threading.Thread):
-    """Connections that say who they are and then send numbered lines at an even pace, `rate` a second all together."""
+# Lines that a device is ahead of what was heard of it at most. A machine that is slower than the pace would else have
+# minutes of lines in the buffers of its sockets, and a subscriber of QoS 0 that loses some by right.
+AHEAD = 100
 
-    def __init__(self, port, count, rate, name="dev"):
+
+class Fleet(threading.Thread):
+    """Connections that say who they are and then send numbered lines at an even pace, `rate` a second all together, as
+    long as the lines are heard: `heard` counts them by device."""
+
+    def __init__(self, port, count, rate, heard, name="dev"):
         super().__init__(daemon=True)
         self.links = [socket.create_connection((harness.HOST, port)) for _ in range(count)]
         self.names = [f"{name}-{number}" for number in range(count)]
         self.sent = [0] * count
-        self.rate, self.lost, self.is_over = rate, [], False
+        self.rate, self.heard, self.lost, self.is_over = rate, heard, [], False
         for link, device in zip(self.links, self.names):
             link.sendall(f"{device}\n".encode())
         self.start()
@@ -92,13 +98,14 @@ class Fleet(threading.Thread):
             each = min(due // len(self.links), 1 + self.rate // len(self.links) // 4)
             sent = int((time.monotonic() - began) * self.rate) - due % len(self.links)
             for at, link in enumerate(self.links):
-                lines = "".join(f"{n}\n" for n in range(self.sent[at], self.sent[at] + each))
+                count = max(min(each, self.heard[self.names[at]] + AHEAD - self.sent[at]), 0)
+                lines = "".join(f"{n}\n" for n in range(self.sent[at], self.sent[at] + count))
                 cut = turn % max(len(lines), 1)
                 try:
                     # Cut anywhere: half a line is in the buffer when a codec is replaced.
                     link.sendall(lines[:cut].encode())
                     link.sendall(lines[cut:].encode())
-                    self.sent[at] += each
+                    self.sent[at] += count
                 except OSError as error:
                     self.lost.append((self.names[at], error))
                     return
