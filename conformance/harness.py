@@ -182,7 +182,7 @@ class Process:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.said()}")
             return all(reachable(self.port(name)) for name in names)
 
-        until(ready, f"{names} answer\n{self.said()}", 20)
+        until(ready, f"{names} answer\n{self.said()}", 60)
 
     def said(self):
         """The log so far."""
@@ -269,7 +269,7 @@ class Tidegate(Process):
         """Runs it until it says that it is ready."""
         self._spawn([str(binary())], self.environment())
         self._listening([name for name in ("tcp", "ws", "login", "tls", "wss") if self._has(name)])
-        until(lambda: self.get("/health")[0] == 200, "/health is 200")
+        until(lambda: self.get("/health")[0] == 200, "/health is 200", 60)
         return self
 
     def _has(self, name):

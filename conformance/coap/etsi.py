@@ -67,8 +67,8 @@ class Case(unittest.TestCase):
 
 class Table(unittest.TestCase):
     def test_every_case_is_played_or_stands_in_the_table_with_the_reason(self):
-        tests = {match.group(1) for suite in (Core, Separate, Links, Blocks, Observing) for name in dir(suite)
-                 if (match := re.match(r"test_([a-z]+_\d\d)_", name))}
+        tests = {match.group(1) for suite in (Core, Separate, Links, Blocks, Observing, Repeated)
+                 for name in dir(suite) if (match := re.match(r"test_([a-z]+_\d\d)_", name))}
         self.assertEqual(sorted(tests), sorted(CASES))
         text = (pathlib.Path(__file__).parent / "README.md").read_text()
         rows = re.findall(r"^\| ([A-Z]+_\d\d) \| (yes|no|in part) \| .{10,} \|$", text, re.M)
