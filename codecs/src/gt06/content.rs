@@ -104,6 +104,9 @@ struct Terminal {
     charging: bool,
     acc: bool,
     armed: bool,
+    /// What there is to be alarmed about, also where no alarm is sent for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm: Option<Alarm>,
 }
 
 #[derive(Serialize)]
@@ -416,11 +419,25 @@ fn pass_through(p: &Packet<'_>) -> Option<Data> {
 impl Terminal {
     fn of(byte: u8) -> Terminal {
         let bit = |n: u8| byte & 1 << n != 0;
-        Terminal { cut_off: bit(7), gps_on: bit(6), charging: bit(2), acc: bit(1), armed: bit(0) }
+        let alarm = Alarm::of_bits(byte >> 3 & 7);
+        Terminal { cut_off: bit(7), gps_on: bit(6), charging: bit(2), acc: bit(1), armed: bit(0), alarm }
     }
 }
 
 impl Alarm {
+    /// Bits 3 to 5 of the terminal information; none is zero.
+    fn of_bits(code: u8) -> Option<Alarm> {
+        let name = match code {
+            0 => return None,
+            1 => Some("vibration"),
+            2 => Some("power-cut"),
+            3 => Some("low-battery"),
+            4 => Some("sos"),
+            _ => None,
+        };
+        Some(Alarm { code, name })
+    }
+
     fn of(code: u8) -> Alarm {
         let name = match code {
             0x00 => "normal",

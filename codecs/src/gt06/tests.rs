@@ -105,6 +105,21 @@ fn a_position_that_is_nowhere_on_earth_is_another_vendors_packet() {
 }
 
 #[test]
+fn what_a_status_alarms_of_is_said_in_three_of_its_bits() {
+    for (information, alarm) in [
+        ("44", ""),
+        ("4c", r#","alarm":{"code":1,"name":"vibration"}"#),
+        ("54", r#","alarm":{"code":2,"name":"power-cut"}"#),
+        ("5c", r#","alarm":{"code":3,"name":"low-battery"}"#),
+        ("64", r#","alarm":{"code":4,"name":"sos"}"#),
+        ("7c", r#","alarm":{"code":7}"#),
+    ] {
+        let said = says(&mut *device(), &packet_of(HEARTBEAT, &format!("{information} 0190 04")));
+        assert!(said.contains(&format!(r#""acc":false,"armed":false{alarm}}}"#)), "{information}: {said}");
+    }
+}
+
+#[test]
 fn a_clock_that_was_never_set_is_no_time() {
     let said = says(&mut *device(), &packet_of(0x10, "00 00 00 00 00 00 c0 00000000 00000000 00 0000"));
     assert!(said.starts_with(r#"{"kind":"location","data":{"gps":"#), "{said}");
