@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::cli::Psk;
 
+/// Bytes of a key that nobody finds by trying (RFC 9257, 6: 128 bits).
+const SAFE: usize = 16;
+
 /// Does what `command` says to the file, and returns what to tell the operator. Keys are told only where one was made.
 pub(crate) fn run(path: Option<&Path>, command: &Psk, json: bool) -> Result<String, String> {
     let path = path.ok_or("auth.psk names no file; `--file` does")?;
@@ -80,7 +83,15 @@ fn key_of(given: Option<&str>) -> Result<(Key, Option<Key>), String> {
         }
         Some(hex) => hex.to_owned(),
     };
-    Ok((Key::decode(hex.trim())?, None))
+    let key = Key::decode(hex.trim())?;
+    let length = key.encode().len() / 2;
+    if length < SAFE {
+        // Who heard a handshake can try keys as fast as a computer does. Some devices have no better one.
+        eprintln!(
+            "a key of {length} bytes can be guessed; without `--key` one of {SAFE} is made, which cannot"
+        );
+    }
+    Ok((key, None))
 }
 
 /// When an old key ends that is kept for so long; None is now.

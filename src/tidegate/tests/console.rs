@@ -200,6 +200,9 @@ fn psk_says_in_words_what_is_wrong() {
     assert!(add(&["b", "--client", "d", "--user", "x:y"]).contains("cannot be a user name"));
     assert!(add(&["b", "--client", "d", "--key", "0g"]).contains("hexadecimal"));
     assert!(add(&["b", "--client", "d", "--key", ""]).contains("1 to 64 bytes"));
+    let short = "a key of 2 bytes can be guessed; without `--key` one of 16 is made, which cannot\n";
+    assert_eq!(folder.run(&["psk", "add", "short", "--client", "s", "--key", "0102"]).2, short);
+    assert_eq!(folder.run(&["psk", "rotate", "short"]).2, "");
     assert!(add(&["b"]).contains("--client"));
     assert!(folder.fails(&["psk", "rotate", "b"]).contains("no identity `b`"));
     assert!(folder.fails(&["psk", "rotate", "a", "--keep", "long"]).contains("not a time"));
