@@ -410,7 +410,12 @@ fn futures_first(
     Box::pin(std::future::poll_fn(move |cx| {
         for handle in running.iter_mut() {
             if let std::task::Poll::Ready(result) = std::pin::Pin::new(handle).poll(cx) {
-                return std::task::Poll::Ready(format!("a driver has ended: {result:?}"));
+                let why = match result {
+                    Ok(Ok(())) => "nobody has asked it to".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                return std::task::Poll::Ready(format!("a driver has ended: {why}"));
             }
         }
         std::task::Poll::Pending

@@ -1,5 +1,4 @@
-//! The whole in one process: what it says when it cannot start, and how it ends. One test a process may send signals, so
-//! this file has one that does.
+//! The whole in one process: what it says when it cannot start, and how it ends.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test, its helpers too")]
 #![expect(
     clippy::disallowed_methods,
@@ -9,7 +8,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -57,6 +56,9 @@ impl Factory for Echo {
         Box::new(Echo)
     }
 }
+
+/// Signals are for all that run in a process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A folder that goes with it.
 struct Folder(PathBuf);
@@ -168,7 +170,31 @@ fn answers(mut admin: &std::os::unix::net::UnixStream) -> bool {
 }
 
 #[test]
+fn a_listener_that_cannot_read_its_key_ends_the_start_and_says_why() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Folder::new("key");
+    std::fs::create_dir_all(folder.0.join("data")).unwrap();
+    std::fs::write(folder.0.join("data/dtls.key"), b"short").unwrap();
+    let mut gate = gate(Carrier::Datagram, any());
+    gate.setup.dtls = Some(runtime::config::Dtls {
+        psk: true,
+        certificate: None,
+        client_ca: None,
+        require_client_certificate: false,
+        park_after: Duration::from_secs(60),
+        mtu: 1280,
+        max_half_open: 10,
+        max_associations: 10,
+        max_per_identity: 1,
+    });
+    let said = runtime::run(plan(&folder.0, vec![gate], None)).unwrap_err().to_string();
+    let text = "cannot make or read dtls.key in the data folder: it has not 32 bytes";
+    assert_eq!(said, format!("a driver has ended: {text}"));
+}
+
+#[test]
 fn a_stop_says_goodbye_to_everybody_ends_well_and_leaves_no_socket() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Folder::new("stop");
     let (address, running) = start(&folder.0);
     let mut clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
