@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::topic::{check_filter, check_name, matches};
 use gateway::{Connect, Deliver, Filter, Message, Now, Peer, Qos, Subscribe};
@@ -49,23 +48,7 @@ pub fn play(data: &[u8]) {
 impl Bench {
     fn new() -> Bench {
         let router = Router::new(Options::default());
-        let mut connect = Connect {
-            client_id: "c".into(),
-            username: None,
-            password: None,
-            method: None,
-            clean_start: true,
-            expiry: Duration::ZERO,
-            credit: 10,
-            will: None,
-            protocol: "MQTT 5.0",
-            keep_alive: 0,
-            is_transient: false,
-            token: None,
-            load: "",
-            only_if: None,
-            moved_from: None,
-        };
+        let mut connect = Connect::new("c", "MQTT 5.0", 10);
         let at = Attachment { driver: 0, peer: Peer { slot: 0, generation: 0 } };
         let open =
             Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

@@ -75,23 +75,8 @@ impl Node {
     /// A session that gets all publications of the devices.
     fn observe(&mut self) {
         let here = Attachment { driver: OBSERVER, peer: NOBODY };
-        let mut connect = Connect {
-            client_id: "observer".into(),
-            username: None,
-            password: None,
-            method: None,
-            clean_start: true,
-            expiry: std::time::Duration::MAX,
-            credit: 100,
-            will: None,
-            protocol: "test",
-            keep_alive: 0,
-            is_transient: false,
-            token: None,
-            load: "",
-            only_if: None,
-            moved_from: None,
-        };
+        let mut connect =
+            Connect { expiry: std::time::Duration::MAX, ..Connect::new("observer", "test", 100) };
         let open =
             Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };
         let opened = self.router.connect(self.now, here, open, &mut self.matches, &mut self.post).unwrap();

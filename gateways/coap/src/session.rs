@@ -155,28 +155,22 @@ impl Coap {
         c.phase = Phase::Opening;
         let is_kept = is_named || c.credential.is_some();
         let client_id = match &who.client_id {
-            Some(id) => id.as_str().into(),
-            None => format!("coap-{}-{}", c.address.ip(), c.address.port()).into(),
+            Some(id) => id.clone(),
+            None => format!("coap-{}-{}", c.address.ip(), c.address.port()),
         };
         let connect = Connect {
-            client_id,
             username: who.username.as_deref().map(Into::into),
             password: who.password.as_ref().map(|p| Bytes::copy_from_slice(p.as_bytes())),
-            method: None,
             // Who names a session anew has forgotten what it observed.
             clean_start: !(c.credential.is_some() || who.token.is_some()),
             expiry: if is_kept { self.config.session_expiry } else { Duration::ZERO },
-            // NSTART (RFC 7252, 4.7).
-            credit: if self.stream.is_some() { CREDIT } else { 1 },
-            will: None,
-            protocol: "CoAP",
             // A session that is not named has none: it ends when it is not used.
             keep_alive: if is_named { u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX) } else { 0 },
             is_transient: !is_kept,
             token: who.token.as_deref().map(proof),
             load: FACTS,
-            only_if: None,
-            moved_from: None,
+            // NSTART (RFC 7252, 4.7).
+            ..Connect::new(client_id, "CoAP", if self.stream.is_some() { CREDIT } else { 1 })
         };
         c.next = who;
         c.next_keep_alive = keep_alive;

@@ -137,21 +137,9 @@ fn read(
         wants_problems: true,
         wants_response: false,
         connect: Box::new(Connect {
-            client_id: "".into(),
-            username: None,
-            password: None,
-            method: None,
             clean_start: has(2),
-            expiry: Duration::ZERO,
-            credit: config.max_inflight,
-            will: None,
-            protocol: version.name(),
             keep_alive,
-            is_transient: false,
-            token: None,
-            load: "",
-            only_if: None,
-            moved_from: None,
+            ..Connect::new("", version.name(), config.max_inflight)
         }),
     };
     if is_5 {

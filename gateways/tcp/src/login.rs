@@ -135,21 +135,17 @@ impl Conversation {
         }
         let is_durable = !config.session_expiry.is_zero();
         let connect = Connect {
-            client_id: device.into(),
             username,
             password,
-            method: None,
             clean_start: !is_durable,
             expiry: config.session_expiry,
-            credit: config.max_commands,
-            will: None,
-            protocol: codecs::find(&config.codec).map_or("script", |def| def.name),
             keep_alive: u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX),
-            is_transient: false,
             token,
-            load: "",
-            only_if: None,
-            moved_from: None,
+            ..Connect::new(
+                device,
+                codecs::find(&config.codec).map_or("script", |def| def.name),
+                config.max_commands,
+            )
         };
         if let Some(token) = &issued {
             // What it will show.

@@ -65,6 +65,29 @@ pub struct Connect {
     pub moved_from: Option<Peer>,
 }
 
+impl Connect {
+    /// A session that begins anew and ends with its connection, for a client that says nothing else.
+    pub fn new(client_id: impl Into<Box<str>>, protocol: &'static str, credit: u16) -> Connect {
+        Connect {
+            client_id: client_id.into(),
+            username: None,
+            password: None,
+            method: None,
+            clean_start: true,
+            expiry: Duration::ZERO,
+            credit,
+            will: None,
+            protocol,
+            keep_alive: 0,
+            is_transient: false,
+            token: None,
+            load: "",
+            only_if: None,
+            moved_from: None,
+        }
+    }
+}
+
 /// See [`Connect::only_if`].
 #[derive(Clone, Debug)]
 pub struct OnlyIf {

@@ -7,7 +7,6 @@
 //! from its making through the match and the subscriber's queue to its end, in nanoseconds of processor time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::{Connect, Filter, Message, Now, Peer, Qos, Subscribe};
 use router::{Attachment, Matches, Open, Options, Post, Router, Session};
@@ -98,23 +97,7 @@ fn join(
     matches: &mut Matches,
     post: &mut Post,
 ) -> Option<(Arc<Session>, Attachment)> {
-    let mut connect = Connect {
-        client_id: format!("client-{n}").into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: Duration::ZERO,
-        credit: 100,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
-    };
+    let mut connect = Connect::new(format!("client-{n}"), "MQTT 5.0", 100);
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =
         Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

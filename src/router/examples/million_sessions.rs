@@ -20,21 +20,9 @@ fn open(folder: &Path) -> (Router, Arc<Store>) {
 
 fn connect(n: u32) -> Connect {
     Connect {
-        client_id: format!("device-{n:07}").into(),
-        username: None,
-        password: None,
-        method: None,
         clean_start: false,
         expiry: Duration::MAX,
-        credit: 10,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
+        ..Connect::new(format!("device-{n:07}"), "MQTT 5.0", 10)
     }
 }
 

@@ -4,61 +4,19 @@
 #[path = "sessions/main.rs"]
 mod sessions;
 
-use std::path::Path;
+#[path = "sessions/disk.rs"]
+mod disk;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::{Connect, DeliveryId, Message, Peer, Qos, Refusal, Settle, Will};
-use router::{Attachment, Matches, OnFull, Open, Options, Post, Restored, Router};
-use store::{Key, Limits, Store, Table};
+use router::{Attachment, Matches, OnFull, Open, Options, Post, Router};
+use store::{Key, Table};
 
+use disk::Disk;
 use sessions::world::{Client, ENDS, NEVER, World, connect};
-
-/// A world on a disk, which can be left as a killed process leaves it.
-struct Disk {
-    folder: tempfile::TempDir,
-    options: Options,
-    now: gateway::Now,
-}
-
-impl Disk {
-    fn new() -> Disk {
-        Disk::with(Options::default())
-    }
-
-    fn with(options: Options) -> Disk {
-        let now = gateway::Now { wall_ms: 1_700_000_000_000, ..gateway::Now::from_micros(1_000_000) };
-        Disk { folder: tempfile::tempdir().unwrap(), options, now }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Starts; what was not written before is lost.
-    fn start(&self) -> (World, Restored) {
-        let store = Arc::new(Store::open(self.path(), Limits::default()).unwrap());
-        let router = Router::new(self.options.clone()).with_store(store.clone(), true);
-        let restored = router.restore(self.now).unwrap();
-        let mut world = World::on(router, Some(store));
-        world.now = self.now;
-        (world, restored)
-    }
-
-    fn world(&self) -> World {
-        self.start().0
-    }
-
-    /// The process is killed after all was written, and starts again `seconds` later, with a monotonic clock that knows
-    /// nothing of before.
-    fn again(&mut self, mut world: World, seconds: u64) -> World {
-        world.write();
-        drop(world);
-        self.now.wall_ms += seconds * 1000;
-        self.world()
-    }
-}
 
 fn count(world: &World, table: Table) -> usize {
     let mut n = 0;

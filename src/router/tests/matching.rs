@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::topic::{check_filter, matches};
 use gateway::{Connect, Deliver, Filter, Message, Now, Peer, Qos, Subscribe};
@@ -13,23 +12,7 @@ use router::{Attachment, Matches, Open, Options, Post, Router, Session};
 const NOW: Now = Now::from_micros(1_000_000);
 
 fn join(router: &Router, slot: u32) -> (Arc<Session>, Attachment) {
-    let mut connect = Connect {
-        client_id: format!("c{slot}").into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: Duration::ZERO,
-        credit: 10,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
-    };
+    let mut connect = Connect::new(format!("c{slot}"), "MQTT 5.0", 10);
     let at = Attachment { driver: 0, peer: Peer { slot, generation: 0 } };
     let open =
         Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

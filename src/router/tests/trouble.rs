@@ -6,49 +6,20 @@
 #[path = "sessions/world.rs"]
 mod world;
 
+#[path = "sessions/disk.rs"]
+mod disk;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gateway::{DeliveryId, Message, Qos, Refusal, Settle};
-use router::{Options, Restored, Router};
+use router::{Options, Router};
 use store::{Change, Engine, Error, Key, Limits, Memory, Store, Table, View};
 
+use disk::Disk;
 use world::{Client, ENDS, NEVER, World, connect};
-
-struct Disk {
-    folder: tempfile::TempDir,
-    options: Options,
-    now: gateway::Now,
-}
-
-impl Disk {
-    fn with(options: Options) -> Disk {
-        let now = gateway::Now { wall_ms: 1_300_000_000_000, ..gateway::Now::from_micros(1_000_000) };
-        Disk { folder: tempfile::tempdir().unwrap(), options, now }
-    }
-    fn new() -> Disk {
-        Disk::with(Options::default())
-    }
-    fn start(&self) -> (World, Restored) {
-        let store = Arc::new(Store::open(self.folder.path(), Limits::default()).unwrap());
-        let router = Router::new(self.options.clone()).with_store(store.clone(), true);
-        let restored = router.restore(self.now).unwrap();
-        let mut world = World::on(router, Some(store));
-        world.now = self.now;
-        (world, restored)
-    }
-    fn world(&self) -> World {
-        self.start().0
-    }
-    fn again(&mut self, mut world: World, seconds: u64) -> World {
-        world.write();
-        drop(world);
-        self.now.wall_ms += seconds * 1000;
-        self.world()
-    }
-}
 
 /// An engine whose disk can be full.
 #[derive(Clone, Default)]
@@ -186,9 +157,8 @@ fn the_longest_topic_can_be_retained() {
     assert_eq!(w.store.as_ref().unwrap().failure(), None);
 }
 
-#[test]
-fn damaged_messages_do_not_hold_up_those_behind_them() {
-    let mut disk = Disk::new();
+/// After a start with a hundred messages for `b`, of which the first 64 are damaged.
+fn damaged(disk: &mut Disk) -> World {
     let mut w = disk.world();
     let b = subscriber(&mut w, "b", Qos::AtLeastOnce);
     w.leave(&b);
@@ -210,45 +180,26 @@ fn damaged_messages_do_not_hold_up_those_behind_them() {
         store.put(Key::new(Table::Queue).text(&k), vec![0xFF; 3]);
     }
     drop(store);
-    let mut w = disk.again(w, 0);
+    disk.again(w, 0)
+}
+
+#[test]
+fn damaged_messages_do_not_hold_up_those_behind_them() {
+    let mut disk = Disk::new();
+    let mut w = damaged(&mut disk);
     w.publish("t", "newest", Qos::AtLeastOnce).unwrap();
     let b = w.join("b", false, NEVER);
-    let mut ids = Vec::new();
-    let got = w.drain_once(&b, &mut ids);
-    let mut expected: Vec<String> = (64..100).map(|n| n.to_string()).collect();
-    expected.push("newest".into());
-    assert_eq!(got, expected);
+    let expected: Vec<String> = (64..100).map(|n| n.to_string()).chain(["newest".into()]).collect();
+    assert_eq!(w.drain_once(&b, &mut Vec::new()), expected);
 }
 
 #[test]
 fn damaged_messages_alone_do_not_hold_up_those_behind_them() {
     let mut disk = Disk::new();
-    let mut w = disk.world();
-    let b = subscriber(&mut w, "b", Qos::AtLeastOnce);
-    w.leave(&b);
-    for n in 0..100 {
-        w.publish("t", &n.to_string(), Qos::AtLeastOnce).unwrap();
-    }
-    w.write();
-    let store = w.store.clone().unwrap();
-    let mut keys = Vec::new();
-    store
-        .view()
-        .unwrap()
-        .scan(&Key::new(Table::Queue), &Key::end(Table::Queue), &mut |k, _| {
-            keys.push(k.to_vec());
-            keys.len() < 64
-        })
-        .unwrap();
-    for k in keys {
-        store.put(Key::new(Table::Queue).text(&k), vec![0xFF; 3]);
-    }
-    drop(store);
-    let mut w = disk.again(w, 0);
+    let mut w = damaged(&mut disk);
     let b = w.join("b", false, NEVER);
-    let mut ids = Vec::new();
-    let got = w.drain_once(&b, &mut ids);
-    assert_eq!(got, (64..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    let expected: Vec<String> = (64..100).map(|n| n.to_string()).collect();
+    assert_eq!(w.drain_once(&b, &mut Vec::new()), expected);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Sessions of the gateway's own: what it subscribes to for operators and for requests to devices.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::{Connect, Deliver, Delivery, DeliveryId, Settle, Subscribe};
 use router::{Attachment, Matches, Open, Post, Session};
@@ -23,21 +22,8 @@ pub(crate) fn attach(
 ) -> Result<Arc<Session>, String> {
     let (mut matches, mut post) = (Matches::default(), Post::default());
     let mut connect = Connect {
-        client_id: client_id.into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: Duration::ZERO,
-        credit: u16::try_from(BATCH).unwrap_or(u16::MAX),
-        will: None,
-        protocol: "admin",
-        keep_alive: 0,
         is_transient: true,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
+        ..Connect::new(client_id, "admin", u16::try_from(BATCH).unwrap_or(u16::MAX))
     };
     let now = house.clock.now();
     let open = Open {

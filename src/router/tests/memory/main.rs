@@ -4,7 +4,6 @@
 mod counting;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::{Connect, Filter, Message, Now, Peer, Qos, Subscribe};
 use router::{Attachment, Matches, Open, Options, Post, Router, Session};
@@ -17,23 +16,7 @@ const NOW: Now = Now::from_micros(1_000_000);
 const CLIENTS: u32 = 20_000;
 
 fn join(router: &Router, n: u32) -> (Arc<Session>, Attachment) {
-    let mut connect = Connect {
-        client_id: format!("device-{n:06}").into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: Duration::ZERO,
-        credit: 100,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
-    };
+    let mut connect = Connect::new(format!("device-{n:06}"), "MQTT 5.0", 100);
     let at = Attachment { driver: 0, peer: Peer { slot: n, generation: 0 } };
     let open =
         Open { connect: &mut connect, namespace: "", principal: None, username: None, mount: "".into() };

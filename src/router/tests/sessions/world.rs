@@ -37,23 +37,7 @@ pub(crate) struct Client {
 
 /// A CONNECT with these values and nothing else.
 pub(crate) fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect {
-    Connect {
-        client_id: id.into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start,
-        expiry,
-        credit: 100,
-        will: None,
-        protocol: "MQTT 5.0",
-        keep_alive: 0,
-        is_transient: false,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
-    }
+    Connect { clean_start, expiry, ..Connect::new(id, "MQTT 5.0", 100) }
 }
 
 /// A subscription with these values and nothing else.

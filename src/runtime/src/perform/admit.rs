@@ -365,23 +365,7 @@ fn assigned_client_id() -> Option<Box<str>> {
 }
 
 fn empty_connect() -> Box<Connect> {
-    Box::new(Connect {
-        client_id: "".into(),
-        username: None,
-        password: None,
-        method: None,
-        clean_start: true,
-        expiry: std::time::Duration::ZERO,
-        credit: 0,
-        will: None,
-        protocol: "",
-        keep_alive: 0,
-        is_transient: true,
-        token: None,
-        load: "",
-        only_if: None,
-        moved_from: None,
-    })
+    Box::new(Connect { is_transient: true, ..Connect::new("", "", 0) })
 }
 
 #[cfg(test)]
