@@ -272,6 +272,23 @@ class Tidegate(Process):
         until(lambda: self.get("/health")[0] == 200, "/health is 200", 60)
         return self
 
+    def end(self, with_signal=signal.SIGTERM):
+        """Ends it and keeps its folder; asked to stop, it ends with 0."""
+        self.process.send_signal(with_signal)
+        code = self.process.wait(30)
+        expected = 0 if with_signal == signal.SIGTERM else -with_signal
+        assert code == expected, f"{with_signal.name}: {code}\n{self.said()[-4000:]}"
+
+    def again(self):
+        """Asked to stop, and started again with what it has kept."""
+        self.end()
+        self.start()
+
+    def killed(self):
+        """Killed, and started again with what it has kept."""
+        self.end(signal.SIGKILL)
+        self.start()
+
     def _has(self, name):
         return self.keys.get(f"mqtt.listeners.{name}.enabled", True)
 

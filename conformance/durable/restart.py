@@ -26,15 +26,9 @@ class Case(unittest.TestCase):
 
     def again(self, server, with_signal=signal.SIGKILL):
         """Ends it and starts it on the same data."""
-        self.end(server, with_signal)
+        server.end(with_signal)
         server.spawn()
         server.ready()
-
-    def end(self, server, with_signal):
-        """Ends it; after SIGTERM with 0."""
-        server.process.send_signal(with_signal)
-        code = server.process.wait(20)
-        self.assertEqual(code, 0 if with_signal == signal.SIGTERM else -with_signal, server.said()[-2000:])
 
     def refused(self, server):
         """Starts it on its data, where it must not run; what it says."""
@@ -397,7 +391,7 @@ class Wrong(Case):
         server = self.gateway()
         self.sleeper(server, "from-the-future", "f")
         self.publish(server, "f", numbers(1, 5))
-        self.end(server, signal.SIGTERM)
+        server.end(signal.SIGTERM)
         version = server.data / "store" / "format"
         self.assertEqual(version.read_text().strip(), "1")
         version.write_text("99\n")
@@ -414,7 +408,7 @@ class Wrong(Case):
 
     def test_a_store_without_its_format_is_refused(self):
         server = self.gateway()
-        self.end(server, signal.SIGTERM)
+        server.end(signal.SIGTERM)
         (server.data / "store" / "format").unlink()
         self.assertIn("format", self.refused(server))
 
@@ -431,7 +425,7 @@ class Damage(Case):
         self.publish(server, "damage", [payload + b" " + self.PADDING for payload in numbers(1, self.COUNT)])
         # Most of it is written out of the journal by another thread; a table that is not finished would be written anew.
         harness.until(lambda: self.is_written(server), "a table is written", 20)
-        self.end(server, signal.SIGTERM)
+        server.end(signal.SIGTERM)
         return server
 
     def is_written(self, server):

@@ -21,18 +21,6 @@ class Gateway(harness.Tidegate):
             for number, topic in PREDEFINED.items():
                 file.write(f'\n[[mqtt_sn.predefined]]\nid = {number}\ntopic = "{topic}"\n')
 
-    def again(self):
-        """Asked to stop, and started again with what it has kept."""
-        self.process.send_signal(harness.signal.SIGTERM)
-        assert self.process.wait(20) == 0, self.said()[-4000:]
-        self.start()
-
-    def killed(self):
-        """Killed, and started again with what it has kept."""
-        self.process.kill()
-        self.process.wait()
-        self.start()
-
 
 def start(more=None, keys=None):
     """One that runs."""

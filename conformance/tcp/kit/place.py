@@ -25,18 +25,6 @@ class Gateway(harness.Tidegate):
         keys = {"bind": f"{harness.HOST}:{port}", "anonymous": "always"} | keys
         self.keys |= {f"tcp.listeners.{name}.{key}": value for key, value in keys.items()}
 
-    def again(self):
-        """Asked to stop, and started again with what it has kept."""
-        self.process.send_signal(harness.signal.SIGTERM)
-        assert self.process.wait(20) == 0, self.said()[-4000:]
-        self.start()
-
-    def killed(self):
-        """Killed, and started again with what it has kept."""
-        self.process.kill()
-        self.process.wait()
-        self.start()
-
     def dropped(self, reason):
         """What was dropped for this reason."""
         return self.metric("tidegate_drops_total", reason=reason)
