@@ -248,7 +248,7 @@ class Late(Case):
             self.assertEqual(client.expect(packets.CONNACK)[:2], b"\0\0")
         # The gateway sees the end of the connection, and has it on the disk.
         time.sleep(0.4)
-        self.end(server, signal.SIGKILL)
+        server.end(signal.SIGKILL)
         time.sleep(1)
         server.spawn()
         while not harness.reachable(server.port("tcp")):
@@ -333,7 +333,7 @@ class Sessions(Case):
                 client.send(wire.publish(wire.Publication(topic, b"value", 1, False, True, 1,
                                                           {wire.MESSAGE_EXPIRY: expiry}), 5))
                 client.expect(packets.PUBACK)
-        self.end(server, signal.SIGKILL)
+        server.end(signal.SIGKILL)
         time.sleep(2)
         server.spawn()
         server.ready()
