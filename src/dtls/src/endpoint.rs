@@ -235,7 +235,7 @@ impl Endpoint {
         if was_parked && header.epoch != 1 {
             return events(Event::Drop(Reason::BadMac));
         }
-        if was_parked && !a.may_load(now.instant) {
+        if was_parked && !a.may_load(now.instant, from) {
             return events(Event::Drop(Reason::TooManyBadMacs));
         }
         // A parked association's slot is given back only once a record proves authentic.
@@ -248,7 +248,7 @@ impl Endpoint {
             Outcome::Nothing => {
                 events(Event::Drop(Reason::BadMac));
                 if let Some(a) = self.table.get_mut(place).filter(|_| was_parked) {
-                    a.loaded_in_vain();
+                    a.loaded_in_vain(from);
                 }
                 if !was_parked {
                     self.table.put_state(place, State::Active(active));

@@ -36,7 +36,8 @@ pub(crate) struct Association {
     pub(crate) by_address: bool,
     /// Its numbers are to be written down though no record came.
     pub(crate) is_pending: bool,
-    loads: u8,
+    /// Within this second: for records from its own address, and from elsewhere.
+    loads: [u8; 2],
     loads_second: u32,
 }
 
@@ -165,7 +166,7 @@ impl Table {
             has_cid: f.has_cid,
             by_address: false,
             is_pending: false,
-            loads: 0,
+            loads: [0; 2],
             loads_second: 0,
         };
         *self.places.get_mut(place as usize)? = Some(association);
@@ -256,18 +257,25 @@ impl Table {
 }
 
 impl Association {
-    /// Whether a record that may be forged is worth loading this parked association for.
-    pub(crate) fn may_load(&mut self, now: Instant) -> bool {
+    /// Whether a record that may be forged is worth loading this parked association for. Who forges from elsewhere does not
+    /// use up what its peer has where it was.
+    pub(crate) fn may_load(&mut self, now: Instant, from: SocketAddr) -> bool {
         let second = (now.as_micros() / 1_000_000) as u32;
         if self.loads_second != second {
             self.loads_second = second;
-            self.loads = 0;
+            self.loads = [0; 2];
         }
-        self.loads < LOADS_PER_SECOND
+        *self.loads_from(from) < LOADS_PER_SECOND
     }
 
     /// It was loaded for a forged record.
-    pub(crate) fn loaded_in_vain(&mut self) {
-        self.loads = self.loads.saturating_add(1);
+    pub(crate) fn loaded_in_vain(&mut self, from: SocketAddr) {
+        let loads = self.loads_from(from);
+        *loads = loads.saturating_add(1);
+    }
+
+    fn loads_from(&mut self, from: SocketAddr) -> &mut u8 {
+        let [here, elsewhere] = &mut self.loads;
+        if from == self.address { here } else { elsewhere }
     }
 }

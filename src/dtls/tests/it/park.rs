@@ -138,3 +138,25 @@ fn forged_and_replayed_records_leave_it_parked_and_are_not_tried_without_end() {
     server.receive(peer.at, &good);
     assert_eq!(server.payloads(), [b"second"]);
 }
+
+#[test]
+fn who_forges_from_elsewhere_does_not_keep_a_peer_asleep_that_is_where_it_was() {
+    let mut server = Server::simple();
+    let mut peer = Peer::simple(address(1));
+    let id = peer.open(&mut server).unwrap();
+    peer.say(&mut server, b"first");
+    server.pass(IDLE);
+    server.told.clear();
+    let good = peer.client.seal(server.now, b"second").unwrap();
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for _ in 0..20 {
+        server.receive(address(66), &forged);
+    }
+    // One that has moved is not told from who forges; it is heard in the next second.
+    server.receive(address(2), &good);
+    assert_eq!(server.payloads(), [b""; 0]);
+    server.receive(peer.at, &good);
+    assert_eq!(server.payloads(), [b"second"]);
+    assert_eq!(server.endpoint.address(id), Some(peer.at));
+}
