@@ -163,9 +163,21 @@ impl Conversation {
                 self.keep_datagram(t, datagram);
             }
         } else if self.language.pause().is_some() {
-            self.gather(t, bytes);
+            return self.pieces(t, bytes);
         }
         self.pump(t, bytes)
+    }
+
+    /// Of a stream whose frames end with a pause: as much as can wait here, and the rest where it is.
+    fn pieces(&mut self, t: &mut Turn<'_>, bytes: &mut BytesMut) -> Result<Step, Close> {
+        loop {
+            let before = bytes.len();
+            self.gather(t, bytes);
+            let step = self.pump(t, bytes)?;
+            if step == Step::Wait || bytes.is_empty() || bytes.len() == before {
+                return Ok(step);
+            }
+        }
     }
 
     /// Goes on after an answer or a pause: nobody is there to be told an error but the driver.

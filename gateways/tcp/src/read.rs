@@ -37,10 +37,10 @@ impl Conversation {
         self.datagrams.push_back(datagram);
     }
 
-    /// Keeps what came until nothing more has come for a while, or there is too much of it.
+    /// Keeps what came until nothing more has come for a while, or there is too much of it; leaves what has no room.
     pub(crate) fn gather(&mut self, t: &mut Turn<'_>, bytes: &mut BytesMut) {
         let most = self.max_frame(t);
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && self.datagrams.len() < MOST_DATAGRAMS {
             let room = most.saturating_sub(self.gathered.len()).max(1);
             self.gathered.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
             if self.gathered.len() >= most {

@@ -78,3 +78,21 @@ fn many_payloads_are_several_calls_and_bytes_wait_in_the_socket() {
     assert_eq!(b.calls[0].2.inputs.len(), 64);
     assert_eq!(b.taken().len(), 64);
 }
+
+#[test]
+fn many_pieces_of_one_read_wait_in_the_socket_and_are_not_dropped() {
+    let keys = [("kind", "idle"), ("pause", "50ms"), ("max_frame", "16")];
+    let mut b = bench_with(with("raw", &keys));
+    b.open(A);
+    b.hand(A, &b"0123456789abcdef".repeat(300));
+    assert_eq!((b.taken().len(), &b.drops[..]), (300, &[][..]));
+    let mut b = bench_with(with("payloads", &keys));
+    b.open(A);
+    b.hand(A, &b"0123456789abcdef".repeat(300));
+    let mut calls = 0;
+    while let Some((_, _, call)) = b.calls.front() {
+        calls += call.inputs.len();
+        b.called(&vec![Ok(r#"{"data":1}"#); call.inputs.len()]);
+    }
+    assert_eq!((calls, b.taken().len(), &b.drops[..]), (300, 300, &[][..]));
+}
