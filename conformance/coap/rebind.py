@@ -260,12 +260,16 @@ class LongSleep(Case):
 
     @staticmethod
     def make():
-        return secure_gateway({"coap.ack_timeout": "100 ms", "coap.max_retransmit": 2})
+        return secure_gateway({"coap.ack_timeout": "200 ms", "coap.max_retransmit": 3})
 
     def prepare(self):
         self.secret = credential(self.server, "meter")
 
-    def sleeps(self, life, link, turns=4):
+    def sleeps(self, life, link, turns=3):
+        def is_told():
+            life.hear(0.2)
+            return life.notified[-1:] == [life.orders]
+
         life.observe()
         for turn in range(turns):
             life.order()
@@ -273,12 +277,12 @@ class LongSleep(Case):
             for _ in range(2):
                 life.orders += 1
                 self.backend.tell("down/meter", b"%d" % life.orders)
-            # The last of three transmissions is given up after at most 0.15 s times seven.
-            time.sleep(1.5)
-            if turn == 2:
+            # The last of four transmissions is given up after at most 0.3 s times fifteen.
+            time.sleep(5)
+            if turn == 1:
                 again(self.server, signal.SIGTERM)
             life.report()
-            life.takes()
+            harness.until(is_told, f"order {life.orders}", 20)
         life.check()
         self.ends_well()
 
