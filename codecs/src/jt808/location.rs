@@ -89,6 +89,10 @@ const STATES: [&str; 23] = [
     "moving",
 ];
 
+/// Bits that were reserved before 2019: who sets them there means something of their own.
+const NEW_ALARMS: u32 = 0b111 << 15;
+const NEW_STATES: u32 = 0b11 << 6 | 1 << 22;
+
 /// Signals of the vehicle, by bit (table 31).
 const SIGNALS: [&str; 15] = [
     "low_beam",
@@ -154,8 +158,9 @@ impl Serialize for Location<'_> {
         // Bits 2 and 3: south and west.
         let degrees = |millionths: u32, is_negative: bool| {
             let degrees = f64::from(millionths) / 1e6;
-            if is_negative { -degrees } else { degrees }
+            if is_negative && millionths > 0 { -degrees } else { degrees }
         };
+        let names = if self.is_2019 { (!0, !0) } else { (!NEW_ALARMS, !NEW_STATES) };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &text::time(self.time))?;
         map.serialize_entry("lat", &degrees(self.latitude, self.status & 1 << 2 != 0))?;
@@ -167,9 +172,9 @@ impl Serialize for Location<'_> {
         map.serialize_entry("acc", &(self.status & 1 != 0))?;
         map.serialize_entry("load", ["empty", "half", "reserved", "full"][(self.status >> 8 & 3) as usize])?;
         map.serialize_entry("alarm", &self.alarm)?;
-        map.serialize_entry("alarms", &Bits(self.alarm, &ALARMS))?;
+        map.serialize_entry("alarms", &Bits(self.alarm & names.0, &ALARMS))?;
         map.serialize_entry("status", &self.status)?;
-        map.serialize_entry("states", &Bits(self.status, &STATES))?;
+        map.serialize_entry("states", &Bits(self.status & names.1, &STATES))?;
         if let Some(batch) = self.batch {
             map.serialize_entry("batch", batch)?;
         }

@@ -199,6 +199,26 @@ fn a_long_command_goes_in_sub_packages_and_its_outcome_is_the_answer_to_the_last
 }
 
 #[test]
+fn bits_that_were_reserved_in_2013_have_no_names_there() {
+    // Alarms 15 to 18, states 5 to 7 and 21 to 23, and a latitude of nothing in the south.
+    let fixed = hex::decode("00078000 00e000e4 00000000 00000001 0000 0000 0000 260101000000").unwrap();
+    for (phone, alarms, states) in [
+        (OLD, json!(["daily_driving_exceeded"]), json!(["encrypted", "galileo"])),
+        (
+            NEW,
+            json!(["unlawful_driving", "tire_pressure", "blind_zone", "daily_driving_exceeded"]),
+            json!(["encrypted", "forward_collision_warning", "lane_departure_warning", "galileo", "moving"]),
+        ),
+    ] {
+        let (mut codec, cx) = terminal(phone);
+        let up = ups(&read(&mut *codec, &cx, &frame(0x0200, phone, 1, None, &fixed)));
+        let data = &up[0]["data"];
+        assert_eq!((&data["alarms"], &data["states"]), (&alarms, &states));
+        assert_eq!(data["lat"].to_string(), "0.0");
+    }
+}
+
+#[test]
 fn a_frame_that_has_lost_its_end_does_not_take_the_next_one_with_it() {
     let beat = frame(0x0002, OLD, 3, None, &[]);
     let mut spoilt = beat.clone();
