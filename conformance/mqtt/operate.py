@@ -167,7 +167,7 @@ class Rules(unittest.TestCase):
             self.assertEqual(code(harness.USERS["alice"]), 0x8A)
             banned = server.items("bans", "list")
             self.assertEqual([ban["kind"] for ban in banned], ["address"])
-            harness.until(lambda: code(harness.USERS["alice"]) == 0, "the ban ends", 6)
+            harness.until(lambda: code(harness.USERS["alice"]) == 0, "the ban ends", 30)
 
     def test_a_client_that_is_faster_than_its_rate_is_slowed_and_loses_nothing(self):
         with harness.Tidegate({"mqtt.listeners.tcp.message_rate": 100}) as server:
@@ -183,7 +183,7 @@ class Rules(unittest.TestCase):
                 took = time.monotonic() - began
             # A second's worth at once, and the rest at the rate.
             self.assertGreater(took, 1.8)
-            self.assertLess(took, 8.0)
+            self.assertLess(took, 15.0)
 
     def test_before_the_first_user_exists_this_machine_comes_in_and_the_log_says_what_to_do(self):
         server = harness.Tidegate()
@@ -303,7 +303,7 @@ class Stopping(unittest.TestCase):
                 began = time.monotonic()
                 server.process.send_signal(signal.SIGTERM)
                 self.assertEqual(server.process.wait(15), 0)
-                self.assertLess(time.monotonic() - began, 5)
+                self.assertLess(time.monotonic() - began, 10)
             server.start()
 
 

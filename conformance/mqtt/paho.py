@@ -190,18 +190,18 @@ class Paho(unittest.TestCase):
 
     def test_a_will_waits_for_its_delay_and_is_forgotten_if_the_client_returns(self):
         will = {"topic": "delay/will", "payload": "gone", "qos": 1,
-                "properties": props("WILLMESSAGE", WillDelayInterval=1)}
+                "properties": props("WILLMESSAGE", WillDelayInterval=3)}
         with self.device("sub") as sub:
             sub.subscribe("delay/will", 1)
             device = self.device("dev", expiry=60, clean=False, will=will).__enter__()
             device.cut()
             with self.device("dev", expiry=60, clean=False, will=will) as back:
-                sub.nothing(1.5)
+                sub.nothing(3.5)
                 back.cut()
                 began = time.monotonic()
                 message, = sub.take()
                 self.assertEqual(message.payload, b"gone")
-                self.assertGreater(time.monotonic() - began, 0.8)
+                self.assertGreater(time.monotonic() - began, 2.8)
 
     def test_subscription_options_hold(self):
         with self.device("other") as other, self.device("me") as me:
@@ -277,7 +277,7 @@ class Paho(unittest.TestCase):
             with self.device("sub", clean=False, expiry=60) as sub:
                 message, = sub.take()
                 self.assertEqual(message.payload, b"long")
-                self.assertIn(message.properties.MessageExpiryInterval, (97, 98, 99))
+                self.assertIn(message.properties.MessageExpiryInterval, range(70, 100))
                 sub.nothing()
 
     def test_a_second_client_of_the_same_id_takes_the_session_over(self):
