@@ -21,6 +21,15 @@ pub enum Rebind {
     Dtls,
 }
 
+/// The topic id in the SUBACK to a short topic name, of which the specification says that it is not relevant (5.4.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShortTopicId {
+    /// The two letters, with which PUBLISH will come.
+    Name,
+    /// 0x0000.
+    Zero,
+}
+
 /// What the section says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -38,6 +47,8 @@ pub struct Config {
     pub max_topics: usize,
     /// See [`Rebind`].
     pub rebind: Rebind,
+    /// See [`ShortTopicId`].
+    pub short_topic_id: ShortTopicId,
     /// Whether QoS -1 is taken from who is not connected.
     pub qos_minus_one: bool,
     /// This gateway's number.
@@ -66,6 +77,8 @@ pub struct Credentials {
 const REBIND: &[(&str, Rebind)] =
     &[("any", Rebind::Any), ("same-ip", Rebind::SameIp), ("dtls", Rebind::Dtls)];
 
+const SHORT_TOPIC_ID: &[(&str, ShortTopicId)] = &[("name", ShortTopicId::Name), ("zero", ShortTopicId::Zero)];
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -76,6 +89,7 @@ impl Default for Config {
             max_packet_size: 1024,
             max_topics: 1000,
             rebind: Rebind::Any,
+            short_topic_id: ShortTopicId::Name,
             qos_minus_one: true,
             gateway_id: 1,
             advertise: None,
@@ -101,6 +115,7 @@ impl Config {
             max_packet_size: s.size("max_packet_size", d.max_packet_size, 32..=65_000),
             max_topics: s.number("max_topics", d.max_topics as u32, 1..=65_534) as usize,
             rebind: s.choice("rebind", d.rebind, REBIND),
+            short_topic_id: s.choice("short_topic_id", d.short_topic_id, SHORT_TOPIC_ID),
             qos_minus_one: s.flag("qos_minus_one", d.qos_minus_one),
             gateway_id: s.number("gateway_id", d.gateway_id, 0..=255),
             credentials: credentials(s.section("credentials")),
@@ -121,6 +136,7 @@ impl Config {
     pub fn at(&self, s: &mut Section<'_>) -> Config {
         let mut config = self.clone();
         config.rebind = s.choice("rebind", config.rebind, REBIND);
+        config.short_topic_id = s.choice("short_topic_id", config.short_topic_id, SHORT_TOPIC_ID);
         config.qos_minus_one = s.flag("qos_minus_one", config.qos_minus_one);
         let (is_said, said) = (s.has("credentials"), credentials(s.section("credentials")));
         if is_said {
@@ -229,12 +245,14 @@ mod tests {
             ),
             ("qos_minus_one", value(Kind::Bool(false))),
             ("rebind", text("dtls")),
+            ("short_topic_id", text("zero")),
         ]);
         let (here, mistakes) = read(said, |s| all.at(s));
         assert_eq!(mistakes, [""; 0]);
         let named = |name: &str| Credentials { username: Some(name.into()), password: Some("own".into()) };
         assert_eq!((&here.credentials, &here.anonymous), (&named("%c"), &named("beacons")));
         assert_eq!((here.qos_minus_one, here.rebind), (false, Rebind::Dtls));
+        assert_eq!(here.short_topic_id, ShortTopicId::Zero);
         let names = [1, 2, 3].map(|id| here.predefined.name("a", id));
         assert_eq!(names, [Some("all/1"), Some("here/2"), Some("here/3")]);
         assert_eq!(all.predefined.name("a", 2), Some("all/2"), "elsewhere it is as it was");

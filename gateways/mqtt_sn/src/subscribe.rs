@@ -4,6 +4,7 @@ use gateway::topic::check_name;
 use gateway::{Action, Answer, Drop, Filter, Outbox, Peer, Qos, Refusal, Subscribe};
 use wire::Writer;
 
+use crate::config::ShortTopicId;
 use crate::frame::{Code, Flags, TopicId, TopicRef, kind};
 use crate::publish::resolve;
 use crate::ticket::{Asked, ticket};
@@ -68,9 +69,13 @@ impl MqttSn {
             TopicRef::Name(name) => Some(name),
             TopicRef::Id(id) => resolve(&config, Some(client), id, &mut short),
         };
-        // Wildcards have no id to tell (6.9). With a short name it does not matter (5.4.16): some clients look in PUBLISH for what
-        // was said here, others (mqtt-sn-12) know it for a short name by the 0 that all gateways say.
-        let mut id = if let TopicRef::Id(id @ TopicId::Predefined(_)) = topic { id.number() } else { 0 };
+        // Wildcards have no id to tell (6.9). With a short name it does not matter (5.4.16), but clients (emcute, Zephyr, Paho) look
+        // in PUBLISH for what was said here, and others (mqtt-sn-12) take only 0 for the end of it.
+        let mut id = match topic {
+            TopicRef::Id(id @ TopicId::Predefined(_)) => id.number(),
+            TopicRef::Id(id) if config.short_topic_id == ShortTopicId::Name => id.number(),
+            TopicRef::Id(_) | TopicRef::Name(_) => 0,
+        };
         let Some(name) = name else {
             return self.suback(peer, Qos::AtMostOnce, id, msg_id, Code::InvalidTopicId, out);
         };

@@ -53,7 +53,7 @@ fn section_6_5_ids_survive_sleep_another_address_and_a_restart() {
 }
 
 #[test]
-fn section_5_4_16_suback_tells_the_id_and_none_for_wildcards_and_short_names() {
+fn section_5_4_16_suback_tells_the_id_with_which_publish_comes_and_none_for_wildcards() {
     let mut config = Config::default();
     config.predefined.put("", 7, "pre/seven");
     config.predefined.put("a", 8, "only/a");
@@ -62,7 +62,7 @@ fn section_5_4_16_suback_tells_the_id_and_none_for_wildcards_and_short_names() {
     b.join(2, "b", true);
     assert_eq!(b.say(1, "08 12 20 00 01 \"x/y\""), ["1: 08 13 20 00 01 00 01 00"]);
     assert_eq!(b.say(1, "08 12 40 00 02 \"x/+\""), ["1: 08 13 40 00 00 00 02 00"]);
-    assert_eq!(b.say(1, "07 12 02 00 03 \"ab\""), ["1: 08 13 00 00 00 00 03 00"]);
+    assert_eq!(b.say(1, "07 12 02 00 03 \"ab\""), ["1: 08 13 00 61 62 00 03 00"]);
     assert_eq!(b.say(1, "07 12 21 00 04 00 07"), ["1: 08 13 20 00 07 00 04 00"]);
     assert_eq!(b.say(1, "07 12 21 00 05 00 08"), ["1: 08 13 20 00 08 00 05 00"]);
     assert_eq!(b.say(2, "07 12 21 00 05 00 08"), ["2: 08 13 00 00 08 00 05 02"], "another client's");
@@ -73,6 +73,13 @@ fn section_5_4_16_suback_tells_the_id_and_none_for_wildcards_and_short_names() {
     assert_eq!(b.say(1, "08 14 00 00 08 \"x/+\""), ["1: 04 15 00 08"]);
     assert_eq!(b.say(1, "07 14 02 00 09 \"ab\""), ["1: 04 15 00 09"]);
     assert_eq!(b.sessions["a"].filters.len(), 3);
+}
+
+#[test]
+fn section_5_4_16_suback_tells_nothing_about_short_names_where_clients_want_it_so() {
+    let mut b = bench_with(Config { short_topic_id: config::ShortTopicId::Zero, ..Config::default() });
+    b.join(1, "a", true);
+    assert_eq!(b.say(1, "07 12 02 00 03 \"ab\""), ["1: 08 13 00 00 00 00 03 00"]);
 }
 
 #[test]
