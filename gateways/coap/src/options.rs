@@ -72,6 +72,11 @@ pub fn check(request: &Message) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// The value of Observe; one that is longer than it may be is as none (RFC 7252, 5.4.3; RFC 7641, 2).
+pub fn observe(request: &Message) -> Option<u32> {
+    request.uint(OBSERVE).filter(|_| request.all(OBSERVE).next().is_some_and(|value| value.len() <= 3))
+}
+
 /// Content formats with their media types (RFC 7252, 12.3, and the registry).
 const FORMATS: &[(u16, &str)] = &[
     (0, "text/plain;charset=utf-8"),

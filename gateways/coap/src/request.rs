@@ -7,7 +7,7 @@ use gateway::{Filter, Qos};
 
 use crate::block::Block;
 use crate::frame::{Code, Kind, Message};
-use crate::options::{BLOCK2, OBSERVE, URI_PATH, URI_QUERY};
+use crate::options::{self, BLOCK2, URI_PATH, URI_QUERY};
 
 /// Who a request says it is from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn topics(
     }
     let is_part = Block::of(request, BLOCK2).is_some_and(|b| b.number > 0);
     let named = || check_name(topic).map_err(|_| (Code::BAD_REQUEST, "this is no topic name"));
-    let operation = match (request.code, request.uint(OBSERVE)) {
+    let operation = match (request.code, options::observe(request)) {
         (Code::PUT | Code::POST, _) => {
             named()?;
             Operation::Publish { topic: topic.to_owned(), qos, retain, expiry, is_delete: false }

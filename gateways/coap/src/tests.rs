@@ -414,6 +414,14 @@ fn every_fifth_notification_to_a_stranger_is_confirmable() {
 }
 
 #[test]
+fn an_observe_that_is_too_long_is_as_none() {
+    let mut b = bench();
+    let mut get = request(Kind::Con, Code::GET, 1, &["ps", "a"], &[]);
+    get.add(OBSERVE, &[0; 4]);
+    assert_eq!(b.send(&get)[0].code, Code::NOT_FOUND, "a plain GET");
+}
+
+#[test]
 fn observe_1_cancels() {
     let mut b = bench();
     b.send(&observe(5, &["ps", "a", "b"]));
