@@ -50,7 +50,7 @@ class Gateway(harness.Tidegate):
     def ready(self):
         """Waits until it serves. Its ports take connections before that."""
         self._listening(["tcp"])
-        harness.until(lambda: self.get("/health")[0] == 200, "/health is 200", 20)
+        harness.until(lambda: self.get("/health")[0] == 200, "/health is 200", 60)
 
 
 class World:
