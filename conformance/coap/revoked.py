@@ -39,7 +39,7 @@ class Revoked(unittest.TestCase):
         self.server.reload()
 
     def is_out(self, client):
-        """Nothing that it says is answered any more; whoever has the new key is served."""
+        """Nothing that it says is answered any more when the identity has a new key; whoever has that is served."""
         self.bring_back()
         with self.assertRaises((AssertionError, dtls.Closed)):
             self.put(client, 1.5)
@@ -68,3 +68,18 @@ class Revoked(unittest.TestCase):
         self.server.spawn()
         self.server.ready()
         self.is_out(client)
+
+    def test_an_association_ends_when_its_key_is_exchanged_at_one_stroke(self):
+        client, other = self.associate(), self.associate()
+        self.assertEqual(self.put(client).says, "2.04")
+        self.server.cli("psk", "remove", self.identity)
+        self.is_out(client)
+        with self.assertRaises((AssertionError, dtls.Closed)):
+            self.put(other, 1.5)
+
+    def test_an_association_goes_on_while_its_key_is_rotated(self):
+        client = self.associate()
+        self.assertEqual(self.put(client).says, "2.04")
+        self.server.cli("psk", "rotate", self.identity)
+        self.server.reload()
+        self.assertEqual(self.put(client).says, "2.04")

@@ -1,5 +1,6 @@
 //! One client's attempt to come in: from what it has shown to what it may do.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,14 +76,17 @@ impl Auth {
     }
 
     /// Reads the files again. With mistakes everything stays as it was. Clients that are connected keep their grants until
-    /// [`Auth::regrant`] is asked for them.
-    pub fn reload(&self, options: &Options) -> Vec<Mistake> {
+    /// [`Auth::regrant`] is asked for them. Returns the identities whose pre-shared keys are all others than before: who has
+    /// shown one until now may not stay.
+    pub fn reload(&self, options: &Options) -> Result<HashSet<Box<str>>, Vec<Mistake>> {
         let (state, mistakes) = State::read(options);
-        if mistakes.is_empty() {
-            self.bans.reload(options.bans.clone());
-            *self.state.write() = Arc::new(state);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
-        mistakes
+        self.bans.reload(options.bans.clone());
+        let state = Arc::new(state);
+        let before = std::mem::replace(&mut *self.state.write(), state.clone());
+        Ok(before.psk.exchanged(&state.psk).map(Into::into).collect())
     }
 
     /// The grant of a connected client by the access list as it is now. Its name stays proven. None if its pre-shared key is

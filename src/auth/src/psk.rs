@@ -185,7 +185,11 @@ pub struct Entry<'a> {
     older: Option<(&'a [u8], u64)>,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        [Some(self.key), self.older.map(|(key, _)| key)].into_iter().flatten()
+    }
+
     pub(crate) fn has_two_keys(&self, wall_ms: u64) -> bool {
         self.older.is_some_and(|(_, until)| until > wall_ms)
     }
@@ -253,6 +257,16 @@ impl Keys {
         let hash = self.hasher.hash_one(identity);
         let is = |at: &u32| self.entry(*at).is_some_and(|e| e.identity.as_bytes() == identity);
         self.places.find(hash, is).and_then(|at| self.entry(*at))
+    }
+
+    /// The identities that are here and there, and have no key in common.
+    pub(crate) fn exchanged<'a>(&'a self, now: &'a Keys) -> impl Iterator<Item = &'a str> {
+        self.places.iter().filter_map(|at| {
+            let before = self.entry(*at)?;
+            let now = now.find(before.identity.as_bytes())?;
+            let has_one = before.keys().any(|key| now.keys().any(|other| other == key));
+            (!has_one).then_some(before.identity)
+        })
     }
 
     /// What to shake hands with whoever says `identity`. The work is the same for identities that do not exist: `secret`,

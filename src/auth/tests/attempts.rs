@@ -210,16 +210,16 @@ fn failed_logins_ban_the_address() {
 fn a_reload_with_mistakes_changes_nothing() {
     let world = World::new(&[("alice", "secret")], "default deny");
     std::fs::write(world.folder.join("acl.conf"), "allow nonsense").unwrap();
-    assert_eq!(world.auth.reload(&world.options).len(), 1);
+    assert_eq!(world.auth.reload(&world.options).unwrap_err().len(), 1);
     let alice = || world.check(&Who::far().with("alice", "secret"));
     assert!(!alice().unwrap().may_publish("a", Qos::AtMostOnce, false));
     std::fs::write(world.folder.join("acl.conf"), "default allow").unwrap();
-    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.auth.reload(&world.options).is_ok());
     assert!(alice().unwrap().may_publish("a", Qos::AtMostOnce, false));
     std::fs::write(world.folder.join("acl.conf"), "allow client c1 user alice all a/#\ndefault deny")
         .unwrap();
     let connected = alice().unwrap();
-    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.auth.reload(&world.options).is_ok());
     let again = |client_id| world.auth.regrant(&connected, client_id, "192.0.2.1".parse().unwrap()).unwrap();
     assert!(connected.may_publish("b", Qos::AtMostOnce, false));
     assert!(!again("c1").may_publish("b", Qos::AtMostOnce, false));
@@ -229,7 +229,7 @@ fn a_reload_with_mistakes_changes_nothing() {
     assert!(!again("c2").may_publish("a/x", Qos::AtMostOnce, false));
     std::fs::write(world.folder.join("acl.conf"), "").unwrap();
     std::fs::remove_file(world.folder.join("passwd")).unwrap();
-    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.auth.reload(&world.options).is_ok());
     assert!(world.check(&Who::near()).is_ok());
 }
 
@@ -369,7 +369,7 @@ impl World {
     fn with_devices(acl: &str) -> World {
         let world = World::new(&[("alice", "secret")], acl);
         std::fs::write(world.folder.join("psk"), DEVICES).unwrap();
-        assert_eq!(world.auth.reload(&world.options), []);
+        assert!(world.auth.reload(&world.options).is_ok());
         world
     }
 
@@ -455,15 +455,25 @@ fn a_removed_or_changed_credential_ends_at_the_next_regrant() {
     assert_eq!(world.auth.regrant(&valve, "valve-1", at).unwrap().principal(), valve.principal());
     for text in ["meter meter-1 - 00112233\n", "meter meter-2 alice 00112233\n", ""] {
         std::fs::write(world.folder.join("psk"), text).unwrap();
-        assert_eq!(world.auth.reload(&world.options), []);
+        assert!(world.auth.reload(&world.options).is_ok());
         assert!(world.auth.regrant(&meter, "meter-1", at).is_none(), "{text}");
         assert!(world.auth.regrant(&valve, "valve-1", at).is_none(), "{text}");
     }
     assert_eq!(world.check_as("meter-1", &Who::device("meter")).unwrap_err(), Refusal::BadCredentials);
-    // With a new key alone it stays.
-    std::fs::write(world.folder.join("psk"), "meter meter-1 alice ffff\n").unwrap();
-    assert_eq!(world.auth.reload(&world.options), []);
-    assert!(world.auth.regrant(&meter, "meter-1", at).is_some());
+}
+
+#[test]
+fn a_reload_tells_whose_keys_are_all_others_than_before() {
+    let world = World::with_devices("");
+    let exchanged = |text: &str| {
+        std::fs::write(world.folder.join("psk"), text).unwrap();
+        let mut names: Vec<_> = world.auth.reload(&world.options).unwrap().into_iter().collect();
+        names.sort();
+        names.join(" ")
+    };
+    exchanged("a a - 01\nb b - 02\nc c - 03 04 -\nd d - 05\n");
+    assert_eq!(exchanged("a a - 0101\nb b - 0202 02 -\nc c - 04\ne e - 06\n"), "a");
+    assert_eq!(exchanged("a a - 0101\nb b - 0202\nc c - 03\ne e - 06 07 -\n"), "c");
 }
 
 #[test]
@@ -484,7 +494,7 @@ fn handshakes_that_fail_without_a_name_ban_their_address_alone() {
     let by = By { address: true, username: true, client_id: true };
     let mut world = World::with_devices("");
     world.options.bans.by = by;
-    assert_eq!(world.auth.reload(&world.options), []);
+    assert!(world.auth.reload(&world.options).is_ok());
     (0..3).for_each(|_| world.auth.handshake_failed(NOW, "192.0.2.1".parse().unwrap()));
     assert_eq!(world.check_as("meter-1", &Who::device("meter")).unwrap_err(), Refusal::Banned);
     assert_eq!(world.auth.bans().list(NOW, 10).len(), 1);
@@ -511,7 +521,7 @@ fn the_key_that_failed_comes_second_where_two_are_valid() {
 fn a_mistake_among_the_keys_leaves_everything_as_it_was() {
     let world = World::with_devices("");
     std::fs::write(world.folder.join("psk"), "meter meter-1 - zz\n").unwrap();
-    let mistakes = world.auth.reload(&world.options);
+    let mistakes = world.auth.reload(&world.options).unwrap_err();
     assert!(mistakes[0].to_string().contains("psk:1"), "{}", mistakes[0]);
     assert!(world.check_as("valve-1", &Who::device("valve")).is_ok());
 }

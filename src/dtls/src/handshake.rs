@@ -13,7 +13,7 @@ use crate::event::{Closed, Event, Id, Identity, Reason};
 use crate::hello::Hello;
 use crate::hosts::Hosts;
 use crate::kept::Kept;
-use crate::keys::Keys;
+use crate::keys::{Key, Keys};
 use crate::park::BLOB_MAX;
 use crate::record::Header;
 use crate::retries::Retries;
@@ -44,6 +44,8 @@ struct Half {
 struct Peer {
     identity: Option<Identity>,
     psk: Psk,
+    /// It shakes hands with this one.
+    key: Option<Key>,
 }
 
 /// Which key the engine was given.
@@ -151,14 +153,14 @@ impl Host for Handshaker<'_, '_> {
         let found = self.keys.key(identity);
         let identity = Identity::Psk(identity.into());
         let is_retry = self.retries.has(self.now, self.table.who(&identity), self.from.ip());
-        let (psk, picked) = match (&found.newest, &found.older) {
-            (_, Some(older)) if is_retry => (Psk::Last, older.as_bytes()),
-            (Some(newest), Some(_)) => (Psk::Newest, newest.as_bytes()),
-            (Some(only), None) | (None, Some(only)) => (Psk::Last, only.as_bytes()),
-            (None, None) => (Psk::Unknown, &random[..]),
+        let (psk, picked) = match (found.newest, found.older) {
+            (_, Some(older)) if is_retry => (Psk::Last, Some(older)),
+            (Some(newest), Some(_)) => (Psk::Newest, Some(newest)),
+            (Some(only), None) | (None, Some(only)) => (Psk::Last, Some(only)),
+            (None, None) => (Psk::Unknown, None),
         };
-        self.peer.psk = psk;
-        self.peer.identity = Some(identity);
+        *self.peer = Peer { identity: Some(identity), psk, key: picked };
+        let picked = self.peer.key.as_ref().map_or(&random[..], Key::as_bytes);
         let Some(room) = key.get_mut(..picked.len()) else { return 0 };
         room.copy_from_slice(picked);
         picked.len()
@@ -283,7 +285,7 @@ impl Endpoint {
         self.retries.remove(who, from.ip());
         // A key that was taken away while its handshake was under way opens nothing.
         if let Identity::Psk(name) = &identity
-            && self.keys.key(name).is_none()
+            && half.peer.key.take().is_none_or(|key| !self.keys.key(name).has(&key))
         {
             return events(Event::Drop(Reason::UnknownIdentity));
         }

@@ -47,8 +47,8 @@ pub struct Found {
 }
 
 impl Found {
-    pub(crate) fn is_none(&self) -> bool {
-        self.newest.is_none() && self.older.is_none()
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        [&self.newest, &self.older].into_iter().flatten().any(|other| other == key)
     }
 }
 

@@ -269,7 +269,7 @@ impl Datagrams {
                 self.work(now, |desk, turn| desk.called(turn, (peer, ticket), results));
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
-            Mail::Regrant => {
+            Mail::Regrant(exchanged) => {
                 let mut gone = Vec::new();
                 for (peer, entry) in self.table.entries() {
                     if !entry.client.regrant(&self.desk.house.auth, entry.way.0) {
@@ -277,7 +277,7 @@ impl Datagrams {
                     }
                 }
                 gone.into_iter().for_each(|peer| self.stop(now, peer, Stop::Kicked));
-                self.revoke(now);
+                self.revoke(now, &exchanged);
             }
             Mail::ShutDown => {
                 self.is_stopping = true;

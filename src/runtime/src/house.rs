@@ -1,5 +1,6 @@
 //! What all drivers share: router, auth, metrics, mailboxes, traces.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,10 +155,12 @@ impl House {
         }
     }
 
-    /// Has every connected client's grant filled in anew, after the access list has changed.
-    pub fn regrant(&self) {
+    /// Has every connected client's grant filled in anew, after the access list has changed. Who has proven one of the
+    /// identities `exchanged` did so with a key that is gone: its conversation ends.
+    pub fn regrant(&self, exchanged: HashSet<Box<str>>) {
+        let exchanged = Arc::new(exchanged);
         for mailbox in &self.boxes {
-            mailbox.push(Mail::Regrant);
+            mailbox.push(Mail::Regrant(exchanged.clone()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What other threads leave for a driver. The first mail into an empty box wakes it; the driver swaps the box out.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -34,8 +35,8 @@ pub enum Mail {
     Called(Peer, Ticket, Vec<Result<Bytes, CallFailure>>),
     /// End a conversation.
     Stop(Peer, Stop),
-    /// The access list has changed: fill in every client's grant anew.
-    Regrant,
+    /// The access list or pre-shared keys have changed: fill in every client's grant anew. Of these identities nobody stays.
+    Regrant(Arc<HashSet<Box<str>>>),
     /// Say goodbye to everybody and end.
     ShutDown,
 }

@@ -197,12 +197,13 @@ impl Streams {
                 }
             }
             Mail::Stop(peer, why) => self.stop(now, peer, why),
-            Mail::Regrant => {
+            Mail::Regrant(exchanged) => {
                 let mut gone = Vec::new();
                 for (slot, conn) in &mut self.conns {
                     let (learnt, auth) = (conn.layers.as_ref().map(|l| &l.learnt), &self.desk.house.auth);
                     let address = learnt.and_then(|l| l.address).unwrap_or(conn.address);
-                    let has_key = learnt.and_then(|l| l.psk.as_deref()).is_none_or(|name| auth.has_psk(name));
+                    let psk = learnt.and_then(|l| l.psk.as_deref());
+                    let has_key = psk.is_none_or(|name| auth.has_psk(name) && !exchanged.contains(name));
                     if !has_key || !conn.client.regrant(auth, address) {
                         gone.push(Peer { slot: slot as u32, generation: conn.generation });
                     }

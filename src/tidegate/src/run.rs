@@ -1,5 +1,6 @@
 //! `tidegate run`: from settings to a running gateway, and what SIGHUP changes of it.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,10 +57,13 @@ fn copy(gate: &runtime::Gate) -> runtime::Gate {
 
 /// Applies what can be applied live.
 fn apply(old: &Settings, new: &Settings, house: &House, log: &LogHandle) {
-    for mistake in house.auth.reload(&new.auth) {
-        tracing::error!(%mistake, "users and access list kept as they were");
-    }
-    house.regrant();
+    let exchanged = house.auth.reload(&new.auth).unwrap_or_else(|mistakes| {
+        for mistake in mistakes {
+            tracing::error!(%mistake, "users and access list kept as they were");
+        }
+        HashSet::new()
+    });
+    house.regrant(exchanged);
     house.router.reload(new.router.clone());
     *house.limits.write() = new.setup.limits;
     if let Err(e) = log.set_level(&new.setup.log.level) {

@@ -102,19 +102,24 @@ fn an_identity_of_128_bytes_and_a_key_of_64_are_good() {
     assert!(p.open(&mut server).is_some());
 }
 
-/// One key, as long as it is there.
-struct Fleeting(AtomicBool);
+/// One key, as long as it is there, and what is there in its place.
+struct Fleeting(AtomicBool, Option<&'static [u8]>);
 
 impl Keys for Fleeting {
     fn key(&self, _: &[u8]) -> Found {
-        let newest = self.0.load(Ordering::Relaxed).then(|| Key::new(b"secret")).flatten();
-        Found { newest, older: None }
+        let key = if self.0.load(Ordering::Relaxed) { Some(&b"secret"[..]) } else { self.1 };
+        Found { newest: key.and_then(Key::new), older: None }
     }
 }
 
 #[test]
-fn a_key_that_is_taken_away_during_the_handshake_opens_nothing() {
-    let keys = Arc::new(Fleeting(true.into()));
+fn a_key_that_is_taken_away_or_exchanged_during_the_handshake_opens_nothing() {
+    for other in [None, Some(&b"other"[..])] {
+        handshake_without(Arc::new(Fleeting(true.into(), other)));
+    }
+}
+
+fn handshake_without(keys: Arc<Fleeting>) {
     let mut server = Server::new(Settings::default(), keys.clone());
     let mut p = peer(b"secret");
     let mut to_server = vec![];

@@ -1,5 +1,6 @@
 //! What a datagram driver does for its DTLS associations.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use dtls::Id;
@@ -80,9 +81,9 @@ impl Datagrams {
     }
 
     /// What a pre-shared key has opened ends with it: a key that is given to the same identity later must not find it there.
-    pub(super) fn revoke(&mut self, now: Now) {
+    pub(super) fn revoke(&mut self, now: Now, exchanged: &HashSet<Box<str>>) {
         let Some(secure) = &self.secure else { return };
-        for id in secure.revoked(&self.desk.house, &self.table.port) {
+        for id in secure.revoked(&self.desk.house, &self.table.port, exchanged) {
             match self.secure.as_ref().and_then(|s| s.peer(id)) {
                 Some(peer) => self.stop(now, peer, Stop::Kicked),
                 None => self.secure.iter_mut().for_each(|s| s.forget(now, id)),

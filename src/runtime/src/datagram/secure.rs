@@ -7,7 +7,7 @@
 //! machine  -> Endpoint::seal -> datagram -> where the peer is
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -215,10 +215,18 @@ impl Secure {
         endpoint.forget(id, &mut |event| note(now, event, happened, bytes, keeper));
     }
 
-    /// Associations of pre-shared keys that are no more, also those that sleep.
-    pub(super) fn revoked(&self, house: &House, port: &Port) -> Vec<Id> {
-        let gone = |(id, identity): (Id, Identity)| (!is_known(house, port, &identity)).then_some(id);
-        self.endpoint.identities().filter_map(gone).collect()
+    /// Associations of pre-shared keys that are no more, also those that sleep: of identities that have none any more, and
+    /// of those whose keys were exchanged.
+    pub(super) fn revoked(&self, house: &House, port: &Port, exchanged: &HashSet<Box<str>>) -> Vec<Id> {
+        let is_exchanged = |identity: &Identity| match identity {
+            Identity::Psk(name) => std::str::from_utf8(name).is_ok_and(|name| exchanged.contains(name)),
+            _ => false,
+        };
+        self.endpoint
+            .identities()
+            .filter(|(_, identity)| !is_known(house, port, identity) || is_exchanged(identity))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// The association is at this address now.
