@@ -1,6 +1,8 @@
 //! Dates and times in UTC, for devices that tell or ask for them.
 
 use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
 
 /// A second of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,40 @@ impl Calendar {
     }
 }
 
+/// There is no such second, or it is not written as a [`Calendar`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchSecond;
+
+impl fmt::Display for NoSuchSecond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is not a time such as 2026-12-01T00:00:00Z")
+    }
+}
+
+impl std::error::Error for NoSuchSecond {}
+
+/// What `Display` writes, from 1970 on, and nothing else.
+impl FromStr for Calendar {
+    type Err = NoSuchSecond;
+
+    fn from_str(text: &str) -> Result<Calendar, NoSuchSecond> {
+        fn number<T: FromStr>(text: &str, place: Range<usize>) -> Result<T, NoSuchSecond> {
+            text.get(place).and_then(|digits| digits.parse().ok()).ok_or(NoSuchSecond)
+        }
+        let said = Calendar {
+            year: number(text, 0..4)?,
+            month: number(text, 5..7)?,
+            day: number(text, 8..10)?,
+            hour: number(text, 11..13)?,
+            minute: number(text, 14..16)?,
+            second: number(text, 17..19)?,
+        };
+        // A time before 1970, a day, an hour or a form that there is not comes out as another text.
+        let read = Calendar::at(said.to_ms());
+        if read.to_string() == text { Ok(read) } else { Err(NoSuchSecond) }
+    }
+}
+
 /// RFC 3339, to the second.
 impl fmt::Display for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +132,21 @@ mod tests {
         ] {
             assert_eq!(Calendar::at(seconds * 1000).to_string(), text);
             assert_eq!(Calendar::at(seconds * 1000).to_ms(), seconds * 1000);
+            assert_eq!(text.parse(), Ok(Calendar::at(seconds * 1000)));
+        }
+        for wrong in [
+            "",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T00:00:00+01:00",
+            "1969-12-31T23:59:59Z",
+            "+024-01-01T00:00:00Z",
+            "2024-00-01T00:00:00Z",
+            "2024-01-00T00:00:00Z",
+        ] {
+            assert_eq!(wrong.parse::<Calendar>(), Err(NoSuchSecond), "{wrong}");
         }
         assert_eq!(to_text_ms(1_560_161_086_007), "2019-06-10T10:04:46.007Z");
         assert_eq!(Calendar::at(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
