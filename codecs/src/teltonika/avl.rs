@@ -94,10 +94,18 @@ pub(super) fn decode(r: &mut Reader<'_>) -> Result<Records, Fault> {
 }
 
 fn records(r: &mut Reader<'_>, widths: &Widths) -> Result<Records, Fault> {
+    counted(r, |r| record(r, widths))
+}
+
+/// Count, records, count.
+pub(super) fn counted<'a, T: Serialize>(
+    r: &mut Reader<'a>,
+    mut record: impl FnMut(&mut Reader<'a>) -> Result<T, Fault>,
+) -> Result<Records, Fault> {
     let count = r.u8()?;
     let mut up = Vec::with_capacity(usize::from(count).min(64));
     for _ in 0..count {
-        up.push(Up::Data(Data::json("location", &record(r, widths)?)));
+        up.push(Up::Data(Data::json("location", &record(r)?)));
     }
     // The device wants an answer to nothing too.
     if count == 0 {

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use wire::calendar;
 
-use super::avl::Records;
+use super::avl::{Records, counted};
+use crate::Fault;
 use crate::read::Reader;
-use crate::{Data, Fault, Up};
 
 pub(super) const CODEC_7: u8 = 0x07;
 
@@ -67,19 +67,7 @@ struct Cell {
 /// Codec id, count, records, count.
 pub(super) fn decode(r: &mut Reader<'_>) -> Result<Records, Fault> {
     r.u8()?;
-    let count = r.u8()?;
-    let mut up = Vec::with_capacity(usize::from(count).min(64));
-    for _ in 0..count {
-        up.push(Up::Data(Data::json("location", &record(r)?)));
-    }
-    if count == 0 {
-        up.push(Up::Heartbeat);
-    }
-    let at = r.at();
-    if r.u8()? != count || r.left() != 0 {
-        return Err(Fault::frame(at, format!("after {count} records comes their number, and the end")));
-    }
-    Ok(Records { count, up })
+    counted(r, record)
 }
 
 fn record(r: &mut Reader<'_>) -> Result<Record, Fault> {
