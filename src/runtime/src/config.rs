@@ -134,6 +134,9 @@ pub struct Limits {
     pub stop_timeout: Duration,
 }
 
+/// Of a listener, if nothing else is said.
+const MAX_CONNECTIONS: u32 = 1_000_000;
+
 /// One port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSetup {
@@ -331,6 +334,29 @@ fn bad_address(text: &str) -> String {
 }
 
 impl ListenerSetup {
+    /// One of which nothing else is said.
+    pub fn new(name: &str, protocol: &'static str, bind: SocketAddr, carrier: Carrier) -> ListenerSetup {
+        ListenerSetup {
+            name: name.to_owned(),
+            protocol,
+            bind,
+            carrier,
+            tls: None,
+            psk_tls: None,
+            websocket: None,
+            dtls: None,
+            groups: Vec::new(),
+            proxy_protocol: false,
+            namespace: String::new(),
+            mountpoint: String::new(),
+            max_connections: MAX_CONNECTIONS as usize,
+            connect_rate: 0,
+            message_rate: 0,
+            byte_rate: 0,
+            rules: ListenerRules::default(),
+        }
+    }
+
     /// Reads one entry of `[PROTOCOL.listeners]`; None if it is switched off or cannot be used.
     /// `carriers` are those that the gateway can serve, the one first that it is without a word; `mountpoint` likewise. What the gateway itself has
     /// to say of it, `own` reads.
@@ -372,7 +398,7 @@ impl ListenerSetup {
         };
         let namespace = s.text("namespace").unwrap_or_default();
         let mountpoint = s.read("mountpoint", read_mountpoint).unwrap_or_else(|| mountpoint.to_owned());
-        let max_connections = s.number("max_connections", 1_000_000, 1..=u32::MAX) as usize;
+        let max_connections = s.number("max_connections", MAX_CONNECTIONS, 1..=u32::MAX) as usize;
         let connect_rate = s.number("connect_rate", 0, 0..=u32::MAX);
         let message_rate = s.number("message_rate", 0, 0..=u32::MAX);
         let byte_rate = s.number("byte_rate", 0, 0..=u32::MAX);

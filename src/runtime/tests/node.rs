@@ -79,25 +79,7 @@ impl Drop for Folder {
 }
 
 fn gate(carrier: Carrier, bind: SocketAddr) -> Gate {
-    let setup = ListenerSetup {
-        name: "here".to_owned(),
-        protocol: "echo",
-        bind,
-        carrier,
-        tls: None,
-        psk_tls: None,
-        websocket: None,
-        dtls: None,
-        groups: Vec::new(),
-        proxy_protocol: false,
-        namespace: String::new(),
-        mountpoint: String::new(),
-        max_connections: 100,
-        connect_rate: 0,
-        message_rate: 0,
-        byte_rate: 0,
-        rules: auth::ListenerRules::default(),
-    };
+    let setup = ListenerSetup { max_connections: 100, ..ListenerSetup::new("here", "echo", bind, carrier) };
     Gate { setup, factory: Arc::new(Echo) }
 }
 

@@ -1,6 +1,5 @@
 use std::sync::atomic::AtomicUsize;
 
-use auth::ListenerRules;
 use gateway::{Factory, Gateway, Listener};
 
 use super::*;
@@ -16,25 +15,8 @@ impl Factory for Nothing {
 
 fn table(max_connections: usize) -> Table {
     let listener = Listener::new("udp", "coap");
-    let setup = ListenerSetup {
-        name: "udp".to_owned(),
-        protocol: "coap",
-        bind: at(1),
-        carrier: Carrier::Datagram,
-        tls: None,
-        psk_tls: None,
-        websocket: None,
-        dtls: None,
-        groups: Vec::new(),
-        proxy_protocol: false,
-        namespace: String::new(),
-        mountpoint: String::new(),
-        max_connections,
-        connect_rate: 0,
-        message_rate: 0,
-        byte_rate: 0,
-        rules: ListenerRules::default(),
-    };
+    let setup =
+        ListenerSetup { max_connections, ..ListenerSetup::new("udp", "coap", at(1), Carrier::Datagram) };
     let (facts, factory) = (Arc::new(listener), Arc::new(Nothing));
     Table::new(Arc::new(Port {
         facts,
