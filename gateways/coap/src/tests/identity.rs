@@ -31,6 +31,14 @@ impl Bench {
         assert_eq!(sent[0].code, Code::CREATED);
         String::from_utf8(sent[0].payload.clone()).unwrap()
     }
+
+    /// Observes `/ps/a`; the request.
+    pub(super) fn observes(&mut self, id: u16, query: &[&str]) -> Message {
+        let mut look = request(Kind::Con, Code::GET, id, &["ps", "a"], query);
+        look.add_uint(OBSERVE, 0);
+        self.send(&look);
+        look
+    }
 }
 
 #[test]
@@ -135,9 +143,7 @@ fn an_answer_too_large_for_an_unproven_address_is_sent_again_when_it_is_proven()
 #[test]
 fn a_token_from_another_address_is_the_same_client_with_its_exchanges() {
     let mut b = bench_at("192.0.2.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
     let put = request(Kind::Con, Code::PUT, 7, &["ps", "a"], &query);
     b.send(&put);
     assert_eq!(b.published.len(), 1);
@@ -162,11 +168,8 @@ fn a_wrong_token_moves_nobody() {
 fn a_token_opens_the_session_that_was_left_before_a_restart() {
     let mut b = bench_at("192.0.2.1:9");
     let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
-    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
-    look.add_uint(OBSERVE, 0);
-    b.send(&look);
+    let query: [&str; 2] = ["c=d", &format!("t={token}")];
+    b.observes(2, &query);
     let (kept, identifier) = (b.kept.clone(), b.identifier);
     assert!(!kept.values().any(|v| v.windows(8).any(|w| w == &token.as_bytes()[..8])), "kept as it is");
 
@@ -191,12 +194,8 @@ fn a_token_opens_the_session_that_was_left_before_a_restart() {
 #[test]
 fn an_acknowledgement_from_another_port_of_the_same_host_counts_for_a_named_session() {
     let mut b = bench_at("192.0.2.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
-    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
-    look.add_uint(OBSERVE, 0);
-    b.send(&look);
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
+    b.observes(2, &query);
     let sent = b.deliver_to("a", Qos::AtLeastOnce, b"1");
     b.stranger(2, "192.0.2.77:10", &Message::empty(Kind::Ack, sent[0].id));
     assert!(b.settled.is_empty(), "another host");
@@ -230,9 +229,7 @@ fn who_is_kicked_is_not_told_that_what_goes_on_with_his_session_is_over() {
 #[test]
 fn a_deleted_connection_ends_its_session_for_good() {
     let mut b = bench_at("192.0.2.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
     b.send(&request(Kind::Con, Code::DELETE, 2, &["mqtt", "connection"], &query));
     let sent = b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 3, &["mqtt", "connection"], &query));
     assert_eq!((sent[0].code, b.rebound.len()), (Code::UNAUTHORIZED, 0));
@@ -283,9 +280,7 @@ fn a_token_over_another_association_is_a_new_beginning_and_no_move() {
     // What is sealed for the first association cannot be read by who holds the second.
     let dtls = |address| Facts { transport: Transport::Dtls, ..facts(address, None) };
     let mut b = bench_of(&dtls("192.0.2.1:9"), Config::default());
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
     let second = Peer { slot: 2, generation: 1 };
     b.machine.opened(b.now, second, &dtls("192.0.2.1:10"), &mut b.out);
     let mut bytes = Vec::new();
@@ -303,9 +298,7 @@ fn a_token_over_another_association_is_a_new_beginning_and_no_move() {
 #[test]
 fn a_session_that_the_driver_has_lost_is_opened_again_by_the_next_request() {
     let mut b = bench_at("127.0.0.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
     b.is_gone = true;
     assert_eq!(b.send(&request(Kind::Con, Code::PUT, 2, &["ps", "a"], &query))[0].code, Code::INTERNAL);
     b.is_gone = false;
@@ -316,12 +309,8 @@ fn a_session_that_the_driver_has_lost_is_opened_again_by_the_next_request() {
 #[test]
 fn who_has_not_the_token_may_end_an_observation_there_and_read_nothing() {
     let mut b = bench_at("127.0.0.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
-    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
-    look.add_uint(OBSERVE, 0);
-    b.send(&look);
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
+    let look = b.observes(2, &query);
     b.retained = vec![("a".into(), Published::new(b.now, "a", b"secret"))];
     let mut stop = request(Kind::Con, Code::GET, 3, &["ps", "a"], &[]);
     (stop.token, stop.payload) = (look.token, Vec::new());
@@ -339,8 +328,7 @@ fn who_is_at_an_address_that_another_may_have_moved_to_is_not_served_in_his_conv
     // Whoever holds a token can write somebody's address; answers to that one would go to where the token's client was, too.
     let mut b = bench_at("192.0.2.1:9");
     let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
+    let query: [&str; 2] = ["c=d", &format!("t={token}")];
     b.stranger(2, ELSEWHERE, &request(Kind::Con, Code::PUT, 7, &["ps", "a"], &query));
     let connects = b.connects.len();
     for query in [&["c=victim", "t=its"][..], &["c=victim", "u=u", "p=p"], &["c=d", "t=guess"], &[]] {

@@ -82,12 +82,8 @@ fn what_a_device_was_asked_in_its_sleep_fails_and_what_it_is_asked_later_wakes_i
 #[test]
 fn a_ping_that_a_named_client_slept_through_does_not_end_what_it_observes() {
     let mut b = bench_at("192.0.2.1:9");
-    let token = b.named();
-    let query = ["c=d".to_owned(), format!("t={token}")];
-    let query: Vec<&str> = query.iter().map(|q| &**q).collect();
-    let mut look = request(Kind::Con, Code::GET, 2, &["ps", "a"], &query);
-    look.add_uint(OBSERVE, 0);
-    b.send(&look);
+    let query: [&str; 2] = ["c=d", &format!("t={}", b.named())];
+    b.observes(2, &query);
     b.machine.peers.get_mut(&b.peer).unwrap().is_verified = false;
     b.now = b.now.after(Duration::from_secs(1));
     let ping = b.deliver_to("a", Qos::AtLeastOnce, b"1").remove(0);
