@@ -2,7 +2,6 @@
 //! process is PID, and prints one line of JSON. Times are in seconds, 1 and 3 without.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bench::Failure;
 use bench::coap::{self, Audience, Method, Outcome, Plan};
@@ -25,29 +24,14 @@ const RUNS: &[(&str, Method, bool, bool, Audience)] = &[
 const HANDSHAKES: usize = 10_000;
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("coap: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish("coap", run(&bench::words()).map(|line| println!("{line}")))
 }
 
 fn run(args: &[String]) -> Result<String, Failure> {
     let [name, address, pid, times @ ..] = args else {
         return Err("usage: coap RUN ADDRESS PID [WARM_UP MEASURED]".into());
     };
-    let seconds =
-        |text: &String| -> Result<Duration, Failure> { Ok(Duration::try_from_secs_f64(text.parse()?)?) };
-    let (warm_up, measured) = match times {
-        [] => (Duration::from_secs(1), Duration::from_secs(3)),
-        [warm_up, measured] => (seconds(warm_up)?, seconds(measured)?),
-        _ => return Err("give both times or none".into()),
-    };
+    let (warm_up, measured) = bench::times(times)?;
     if let Some(what) = name.strip_prefix("dtls-").filter(|n| *n != "con-put") {
         return dtls_run(name, what, address, pid);
     }

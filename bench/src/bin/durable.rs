@@ -20,18 +20,9 @@ use bench::traffic::{self, Shape};
 use store::{Body, Limits, Store};
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match run(&args) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("durable: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    let words = bench::words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    bench::finish("durable", run(&words).map(|line| println!("{line}")))
 }
 
 fn run(args: &[&str]) -> Result<String, Failure> {

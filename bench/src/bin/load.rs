@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bench::cost::Process;
 use bench::traffic::{Outcome, Pace, Plan, Shape};
@@ -29,16 +28,7 @@ const TRAFFIC: &[(&str, Shape, u8, Pace)] = &[
 ];
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("load: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish("load", run(&bench::words()).map(|line| println!("{line}")))
 }
 
 fn run(args: &[String]) -> Result<String, Failure> {
@@ -46,13 +36,7 @@ fn run(args: &[String]) -> Result<String, Failure> {
         return Err("usage: load RUN ADDRESS PID [WARM_UP MEASURED]".into());
     };
     let (address, process) = (address.parse::<SocketAddr>()?, Process(pid.parse()?));
-    let (warm_up, measured) = match times {
-        [] => (Duration::from_secs(1), Duration::from_secs(3)),
-        [warm_up, measured] => {
-            (Duration::try_from_secs_f64(warm_up.parse()?)?, Duration::try_from_secs_f64(measured.parse()?)?)
-        }
-        _ => return Err("give both times or none".into()),
-    };
+    let (warm_up, measured) = bench::times(times)?;
     match name.as_str() {
         "idle" | "idle-subscribed" => {
             let plan = idle::Plan { connections: IDLE, subscribe: name == "idle-subscribed" };

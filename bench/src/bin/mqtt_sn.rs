@@ -2,7 +2,6 @@
 //! whose process is PID, and prints one line of JSON. Times are in seconds, 1 and 3 without.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bench::Failure;
 use bench::cost::Process;
@@ -17,16 +16,7 @@ const EACH: usize = 10;
 const RATE: f64 = 1_000.0;
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("mqtt_sn: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish("mqtt_sn", run(&bench::words()).map(|line| println!("{line}")))
 }
 
 fn run(args: &[String]) -> Result<String, Failure> {
@@ -35,12 +25,7 @@ fn run(args: &[String]) -> Result<String, Failure> {
     };
     let (server, process) = (address.parse()?, Process(pid.parse()?));
     if let Some(&(_, qos, subscriber_qos)) = RUNS.iter().find(|(known, ..)| known == name) {
-        let (warm_up, measured) = match times {
-            [] => (1.0, 3.0),
-            [warm_up, measured] => (warm_up.parse()?, measured.parse()?),
-            _ => return Err("give both times or none".into()),
-        };
-        let (warm_up, measured) = (Duration::from_secs_f64(warm_up), Duration::from_secs_f64(measured));
+        let (warm_up, measured) = bench::times(times)?;
         let plan = Plan { clients: CLIENTS, qos, subscriber_qos, payload: PAYLOAD, warm_up, measured };
         let o = mqtt_sn::publish(plan, server, process)?;
         return Ok(format!(

@@ -56,13 +56,7 @@ const CASES: &[Case] = &[
 const BATCHES: &[(usize, usize)] = &[(1, 1), (1, 32), (16, 4), (64, 2)];
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("scripts: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish("scripts", run(&bench::words()))
 }
 
 fn run(args: &[String]) -> Result<(), Failure> {
